@@ -1,0 +1,420 @@
+"""The device's command line: parse, call, print. Everything is decided elsewhere."""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from modelward import config as configuration
+from modelward.config import Config
+from modelward.errors import ExitCode, Gate, ModelwardError, Refused, UsageError
+
+if TYPE_CHECKING:
+    from modelward.update import Device, Outcome
+
+EXIT_CODES = """\
+exit codes:
+  0  done, or nothing to do        3  refused: a security check said no
+  1  any other error               4  unavailable: try again later
+  2  wrong usage                   5  rolled back to the previous model
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ModelwardError as error:
+        _report(error, as_json=getattr(options, "json", False))
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return int(ExitCode.ERROR)
+    except OSError as error:
+        failure = ModelwardError(str(error), "check permissions and free space")
+        _report(failure, as_json=getattr(options, "json", False))
+        return int(failure.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelward",
+        description="Verified updates of AI models, on a device. Nothing is installed unless "
+        "the security team's roles (TUF), the chain of training steps (in-toto) and the fleet's "
+        "policy all agree; that is decided before a single weight is fetched.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    init = _command(commands, "init", _init, "set this device up", _INIT_HELP)
+    init.add_argument("--repository", metavar="URL", required=True, help="the repository's address")
+    init.add_argument(
+        "--root",
+        metavar="FILE",
+        required=True,
+        help="root metadata to trust, got from the security team over a way you trust",
+    )
+    init.add_argument("--device-id", metavar="ID", help="this device's id (default: a random one)")
+    init.add_argument("--channel", default="stable", help="the channel to follow (default: stable)")
+    init.add_argument(
+        "--model", action="append", default=[], metavar="MODEL",
+        help="a model this device wants; give it again for more (default: all on the channel)",
+    )  # fmt: skip
+    init.add_argument(
+        "--label", action="append", default=[], metavar="NAME=VALUE",
+        help="what this device is or where it stands, such as site=plant-7",
+    )  # fmt: skip
+
+    for name, run, summary, text in (
+        ("update", _update, "bring models up to date", _UPDATE_HELP),
+        ("check", _check, "find out what an update would do", _CHECK_HELP),
+    ):
+        command = _command(commands, name, run, summary, text)
+        command.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
+        command.add_argument("--repository", metavar="URL", help="another address, this time")
+        command.add_argument("--channel", help="another channel, this time")
+        command.add_argument("--device-id", metavar="ID", help="another id, this time")
+
+    _command(commands, "status", _status, "show what is installed", _STATUS_HELP)
+
+    explain = _command(commands, "explain", _explain, "show why a model is trusted", _EXPLAIN_HELP)
+    explain.add_argument("model", metavar="MODEL")
+    explain.add_argument("--svg", metavar="FILE", help="also write the picture to FILE")
+
+    verify = _command(commands, "verify", _verify, "re-hash everything installed", _VERIFY_HELP)
+    verify.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
+
+    completion = commands.add_parser("completion", help="print a completion script for your shell")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=_completion, parser=parser)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str, text: str) -> Any:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "--state",
+        metavar="DIR",
+        help=f"state directory (default: $MODELWARD_STATE, then {configuration.DEFAULT_STATE})",
+    )
+    command.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    command.set_defaults(run=run)
+    return command
+
+
+_INIT_HELP = """\
+Set this device up: a state directory, the root of trust, and modelward.toml.
+
+Everything the device will ever trust follows from the root metadata file. Get it from the
+security team over a way you trust (baked into the device's image, say), not from the repository.
+
+example:
+  modelward init --repository https://models.example.com --root root.json \\
+      --state /var/lib/modelward --label site=plant-7
+"""
+_UPDATE_HELP = """\
+Bring models up to date. Every gate is named as it is passed; a refusal says which gate, why, and
+what to do next, and leaves the running model alone.
+
+example:
+  modelward update --state /var/lib/modelward meter-reader
+"""
+_CHECK_HELP = """\
+Take an update through gates 1 to 9 and stop there: decide everything, fetch and install nothing.
+
+example:
+  modelward check --json
+"""
+_STATUS_HELP = """\
+Show what is installed, what it would fall back to, and how the last update ended. No network.
+"""
+_EXPLAIN_HELP = """\
+Show why an installed model is trusted: which roles vouch for it and until when, who did every
+step from data to package, and the digests. The proof is verified again; no network is used.
+
+example:
+  modelward explain meter-reader --svg why.svg
+"""
+_VERIFY_HELP = """\
+Hash every file of every installed model again and verify its proof. Exit code 3 if anything is
+not as it was approved.
+"""
+
+
+def _init(options: argparse.Namespace) -> ExitCode:
+    from modelward.install import fsops  # noqa: PLC0415 - each command loads what it needs
+    from modelward.trust import repository  # noqa: PLC0415
+
+    state = configuration.state_directory(options.state, os.environ)
+    if (state / configuration.FILE).exists():
+        raise UsageError(f"{state} is set up already", "remove it to set the device up anew")
+    try:
+        root = Path(options.root).read_bytes()
+    except OSError as error:
+        raise UsageError(f"the root metadata {options.root} cannot be read: {error}") from error
+    version = repository.check_root(root)
+    settings = Config(
+        state=state,
+        repository=configuration.check_repository(options.repository),
+        device_id=options.device_id or secrets.token_hex(16),
+        channel=options.channel,
+        models=tuple(options.model),
+        labels=_labels(options.label),
+    )
+    fsops.make_directory(state)
+    fsops.check_file_system(state)
+    for folder in ("tuf", "store", "slots", "generations"):
+        fsops.make_directory(state / folder)
+    fsops.write_file(state / "root.json", root)
+    fsops.write_file(state / configuration.FILE, settings.to_toml().encode())
+    configuration.load(state, {})  # what was just written must be readable
+    _say(
+        options,
+        {
+            "outcome": "initialised",
+            "state": str(state),
+            "root_version": version,
+            "device_id": settings.device_id,
+        },
+        f"{state} is set up: root version {version}, channel {settings.channel}, device "
+        f"{settings.device_id}\nnext: modelward update --state {state}",
+    )
+    return ExitCode.DONE
+
+
+def _labels(pairs: Sequence[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{pair!r} is not a label", "labels are like site=plant-7")
+        labels[name] = value
+    return labels
+
+
+def _update(options: argparse.Namespace) -> ExitCode:
+    return _run_update(options, only_check=False)
+
+
+def _check(options: argparse.Namespace) -> ExitCode:
+    return _run_update(options, only_check=True)
+
+
+def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
+    from modelward import update  # noqa: PLC0415
+    from modelward.install import last  # noqa: PLC0415
+
+    device = _device(options)
+    watch = _Terminal(quiet=options.json)
+    try:
+        outcome = update.update(device, options.models, watch, only_check=only_check)
+    except ModelwardError as error:
+        watch.end()
+        if not only_check:
+            last.write(device.config.state, device.clock(), error.to_dict())
+        raise
+    watch.end()
+    result = _outcome_dict(outcome, only_check=only_check)
+    if not only_check:
+        last.write(device.config.state, device.clock(), result)
+    _say(options, result, _outcome_text(outcome, only_check=only_check))
+    return ExitCode.DONE
+
+
+def _outcome_dict(outcome: "Outcome", *, only_check: bool) -> dict[str, Any]:
+    would = "available" if only_check else "updated"
+    return {
+        "outcome": would if outcome.changes else "unchanged",
+        "exit_code": 0,
+        "changes": [
+            {"model": change.model, "before": change.before, "after": change.after}
+            for change in outcome.changes
+        ],
+        "reasons": dict(outcome.reasons),
+        "fetched": outcome.fetched,
+        "running": {model: slot.version for model, slot in outcome.installed.active.items()},
+    }
+
+
+def _outcome_text(outcome: "Outcome", *, only_check: bool) -> str:
+    if not outcome.changes:
+        running = ", ".join(f"{m} {s.version}" for m, s in outcome.installed.active.items())
+        return f"nothing to do; running: {running or 'nothing'}"
+    verb = "would become" if only_check else "is now"
+    return "\n".join(
+        f"{change.model} {verb} {change.after} (was {change.before or 'not installed'})"
+        for change in outcome.changes
+    )
+
+
+def _status(options: argparse.Namespace) -> ExitCode:
+    from modelward.install import last  # noqa: PLC0415
+
+    device = _device(options)
+    installed = device.slots.installed()
+    floors = device.floors.load()
+    ended = last.read(device.config.state)
+    result = {
+        "state": str(device.config.state),
+        "repository": device.config.repository,
+        "channel": device.config.channel,
+        "device_id": device.config.device_id,
+        "generation": installed.number,
+        "models": {
+            model: {
+                "version": slot.version,
+                "counter": slot.counter,
+                "release_sha256": slot.sha256,
+                "previous": installed.previous[model].version
+                if model in installed.previous
+                else None,
+            }
+            for model, slot in installed.active.items()
+        },
+        "floors": {
+            "root": floors.root,
+            "timestamp": floors.timestamp.version if floors.timestamp else None,
+            "snapshot": floors.snapshot.version if floors.snapshot else None,
+            "releases": dict(floors.releases),
+        },
+        "last": ended,
+    }
+    lines = [
+        f"device {device.config.device_id}",
+        f"follows {device.config.channel} of {device.config.repository}",
+    ]
+    for model, slot in installed.active.items():
+        fallback = installed.previous.get(model)
+        lines.append(
+            f"  {model} {slot.version} runs"
+            + (f"; {fallback.version} is kept to fall back to" if fallback else "")
+        )
+    if not installed.active:
+        lines.append("  nothing is installed yet: run `modelward update`")
+    if ended:
+        reason = f": {ended['reason']}" if ended.get("reason") else ""
+        lines.append(f"last update, {ended['time']}: {ended['outcome']}{reason}")
+    _say(options, result, "\n".join(lines))
+    return ExitCode.DONE
+
+
+def _explain(options: argparse.Namespace) -> ExitCode:
+    from modelward import explain  # noqa: PLC0415
+    from modelward.update import cached_repository  # noqa: PLC0415
+
+    device = _device(options)
+    explanation = explain.explain(device, options.model, cached_repository(device))
+    if options.svg:
+        Path(options.svg).write_text(explain.to_svg(explanation), "utf-8")
+    _say(options, explain.to_dict(explanation), explain.to_text(explanation))
+    return ExitCode.DONE
+
+
+def _verify(options: argparse.Namespace) -> ExitCode:
+    from modelward import explain  # noqa: PLC0415
+
+    device = _device(options)
+    installed = device.slots.installed()
+    problems: list[dict[str, str]] = []
+    checked = []
+    for model in options.models or sorted(installed.active):
+        if model not in installed.active:
+            raise UsageError(f"no model {model!r} is installed")
+        slots = [installed.active[model]]
+        slots += [installed.previous[model]] if model in installed.previous else []
+        for slot in slots:
+            found = list(device.slots.problems(model, slot))
+            problems += [
+                {"model": model, "version": slot.version, "path": path, "problem": problem}
+                for path, problem in found
+            ]
+            checked.append({"model": model, "version": slot.version, "intact": not found})
+        explain.explain(device, model, None)
+    text = [
+        f"{item['model']} {item['version']}: {'intact' if item['intact'] else 'DAMAGED'}"
+        for item in checked
+    ]
+    text += [f"  {item['path']} {item['problem']}" for item in problems]
+    _say(
+        options,
+        {"outcome": "damaged" if problems else "intact", "checked": checked, "problems": problems},
+        "\n".join(text) or "nothing is installed",
+    )
+    return ExitCode.REFUSED if problems else ExitCode.DONE
+
+
+def _device(options: argparse.Namespace) -> "Device":
+    from modelward.update import Device  # noqa: PLC0415
+
+    state = configuration.state_directory(options.state, os.environ)
+    overrides = {
+        name: getattr(options, name, None) for name in ("repository", "channel", "device_id")
+    }
+    return Device(configuration.load(state, os.environ, overrides))
+
+
+class _Terminal:
+    """Tells a person what happens: a line a gate, and a progress bar on a terminal."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._bar = not quiet and sys.stderr.isatty()
+        self._open = False
+
+    def passed(self, gate: Gate, detail: str) -> None:
+        self.end()
+        if not self._quiet:
+            sys.stdout.write(f"{gate}: {detail}\n")
+            sys.stdout.flush()
+
+    def fetching(self, received: int, total: int) -> None:
+        if self._bar and total:
+            done = 30 * received // total
+            sys.stderr.write(
+                f"\r  [{'#' * done}{'.' * (30 - done)}] {100 * received // total:3d} % of "
+                f"{total / 1e6:.1f} MB"
+            )
+            sys.stderr.flush()
+            self._open = True
+
+    def end(self) -> None:
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+def _say(options: argparse.Namespace, result: Mapping[str, Any], text: str) -> None:
+    sys.stdout.write((json.dumps(result, indent=2) if options.json else text) + "\n")
+
+
+def _report(error: ModelwardError, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+    where = f" at {error.gate}" if error.gate else ""
+    label = {"refused": "REFUSED", "unavailable": "unavailable"}.get(error.outcome, "error")
+    sys.stderr.write(f"modelward: {label}{where}: {error.reason}\n")
+    if error.advice:
+        sys.stderr.write(f"  what to do: {error.advice}\n")
+    if isinstance(error, Refused):
+        sys.stderr.write("  nothing was changed; what ran before still runs\n")
+
+
+def _completion(options: argparse.Namespace) -> ExitCode:
+    from modelward import completion  # noqa: PLC0415
+
+    sys.stdout.write(completion.script(options.parser, options.shell))
+    return ExitCode.DONE

@@ -1,0 +1,158 @@
+"""A device's configuration: one TOML file, environment over it, flags over both.
+
+| Setting     | In the file   | Environment            | Flag             |
+|-------------|---------------|------------------------|------------------|
+| state       | (its folder)  | MODELWARD_STATE        | --state          |
+| repository  | repository    | MODELWARD_REPOSITORY   | --repository     |
+| channel     | channel       | MODELWARD_CHANNEL      | --channel        |
+| models      | models        | MODELWARD_MODELS       | MODEL ...        |
+| device id   | device_id     | MODELWARD_DEVICE_ID    | --device-id      |
+| labels      | [labels]      | -                      | -                |
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelward.errors import UsageError
+from modelward.formats.names import check_name
+
+FILE = "modelward.toml"
+DEFAULT_STATE = Path("/var/lib/modelward")
+_SETTINGS = frozenset(("repository", "channel", "models", "device_id", "labels"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a device has to know about itself.
+
+    Attributes:
+        state: The state directory.
+        repository: Address of the repository, without a final slash.
+        channel: The channel it follows.
+        models: The models it wants; empty for all that the channel offers.
+        device_id: Its id, which places it in rollouts.
+        labels: What it is and where it stands, for rollouts.
+    """
+
+    state: Path
+    repository: str
+    device_id: str
+    channel: str = "stable"
+    models: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def to_toml(self) -> str:
+        """Return the configuration file's text."""
+        lines = [
+            "# Settings of this device; see `modelward --help`.",
+            f"repository = {_quote(self.repository)}",
+            f"device_id = {_quote(self.device_id)}",
+            f"channel = {_quote(self.channel)}",
+            "# The models this device wants; empty for all that the channel offers.",
+            f"models = {json.dumps(list(self.models))}",
+            "",
+            "[labels]  # what this device is and where it stands, for rollouts",
+            *(f"{_quote(name)} = {_quote(value)}" for name, value in self.labels.items()),
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def state_directory(flag: str | None, environment: Mapping[str, str]) -> Path:
+    """Return the state directory that flag, environment or default name."""
+    return Path(flag or environment.get("MODELWARD_STATE") or DEFAULT_STATE)
+
+
+def load(
+    state: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """Load a device's configuration.
+
+    Args:
+        state: The state directory, which holds the file.
+        environment: The process's environment.
+        overrides: Settings from flags; a None does not override.
+
+    Raises:
+        UsageError: There is no configuration, or a setting makes no sense.
+    """
+    path = state / FILE
+    try:
+        settings = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{state} is not set up",
+            "run `modelward init --repository URL --root root.json --state DIR` first",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    unknown = sorted(set(settings) - _SETTINGS)
+    if unknown:
+        raise UsageError(
+            f"{path}: {unknown[0]!r} is not a setting", f"settings: {', '.join(sorted(_SETTINGS))}"
+        )
+    settings |= _from_environment(environment)
+    settings |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    return _checked(state, path, settings)
+
+
+def check_repository(url: str) -> str:
+    """Return a repository's address without a final slash.
+
+    Raises:
+        UsageError: It is not an http or https address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(
+            f"{url!r} is not a repository's address", "it is like https://models.example.com"
+        )
+    return url.rstrip("/")
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("repository", "channel", "device_id"):
+        value = environment.get(f"MODELWARD_{name.upper()}")
+        if value:
+            found[name] = value
+    models = environment.get("MODELWARD_MODELS")
+    if models:
+        found["models"] = models.replace(",", " ").split()
+    return found
+
+
+def _checked(state: Path, path: Path, settings: Mapping[str, Any]) -> Config:
+    def text(name: str, default: str | None = None) -> str:
+        value = settings.get(name, default)
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise UsageError(f"{path}: {name!r} must be a text")
+        return value
+
+    models = settings.get("models", [])
+    labels = settings.get("labels", {})
+    if not isinstance(models, list | tuple) or not all(isinstance(name, str) for name in models):
+        raise UsageError(f"{path}: 'models' must be a list of names")
+    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
+        raise UsageError(f"{path}: 'labels' must be texts by name")
+    try:
+        for name in (*models, text("channel", "stable")):
+            check_name(name)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
+    return Config(
+        state=state,
+        repository=check_repository(text("repository")),
+        device_id=text("device_id"),
+        channel=text("channel", "stable"),
+        models=tuple(models),
+        labels=labels,
+    )
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text)  # a JSON string is a TOML basic string

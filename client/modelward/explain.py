@@ -1,0 +1,293 @@
+"""Why is a model trusted? The proof that was kept when it was installed, verified again, told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+from modelward.errors import Refused, UsageError
+from modelward.formats import Unverified, dsse, strict
+from modelward.formats.policy import ModelPolicy
+from modelward.install.slots import Slot
+from modelward.trust import supply_chain
+from modelward.trust.repository import Repository, RoleState
+from modelward.trust.supply_chain import Attested, Chain, StepRecord
+from modelward.update import Device
+
+SHORT = 8  # digits of a key id or digest that people compare
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that makes a device trust a model.
+
+    Attributes:
+        device_id: The device.
+        slot: Where the release is installed.
+        attested: The release and its chain, verified again just now.
+        roles: The roles of the repository that vouch for it.
+        warning: What would be refused if it came today, or None.
+    """
+
+    device_id: str
+    slot: Slot
+    attested: Attested
+    roles: tuple[RoleState, ...]
+    warning: str | None
+
+
+def explain(device: Device, model: str, repository: Repository | None) -> Explanation:
+    """Verify the kept proof of an installed model again, without any network.
+
+    Args:
+        device: The device.
+        model: The model.
+        repository: The repository as of the last update, from TUF's cache; None if there is none.
+
+    Raises:
+        UsageError: The model is not installed.
+        Refused: The proof does not hold.
+    """
+    slot = device.slots.installed().active.get(model)
+    if slot is None:
+        raise UsageError(f"no model {model!r} is installed", f"run `modelward update {model}`")
+    release, _ = device.slots.release(model, slot)
+    folder = device.slots.directory(model, slot)
+
+    def kept(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            raise UsageError(
+                f"the proof of {model} is gone: {error}", "run `modelward verify`"
+            ) from error
+
+    policy = ModelPolicy.parse(kept("policy.json"))
+    layout = dsse.Envelope.parse("layout", kept("layout.json"))
+    evidence = dsse.parse_evidence(kept("evidence.jsonl"))
+    warning = None
+    try:
+        attested = supply_chain.verify(
+            Unverified(release), evidence, layout, policy, device.clock()
+        )
+    except Refused as error:
+        # An expired layout does not undo what was proven when it was in force.
+        attested = supply_chain.verify(
+            Unverified(release), evidence, layout, policy, datetime.min.replace(tzinfo=UTC)
+        )
+        warning = error.reason
+    roles = tuple(_roles(repository, model)) if repository else ()
+    return Explanation(device.config.device_id, slot, attested, roles, warning)
+
+
+def _roles(repository: Repository, model: str) -> Sequence[RoleState]:
+    wanted = {"root", "targets", "snapshot", "timestamp", "channels", f"model-{model}"}
+    return [role for role in repository.roles() if role.name in wanted]
+
+
+def to_dict(explanation: Explanation) -> dict[str, Any]:
+    """Return an explanation as a JSON object."""
+    release, chain = explanation.attested.release, explanation.attested.chain
+    return {
+        "model": release.model,
+        "version": release.version,
+        "counter": release.counter,
+        "released": strict.rfc3339(release.released),
+        "release_sha256": explanation.slot.sha256,
+        "device": explanation.device_id,
+        "warning": explanation.warning,
+        "ticket": release.ticket.to_dict(),
+        "files": [
+            {"path": file.path, "length": file.blob.length, "sha256": file.blob.sha256}
+            for file in release.files
+        ],
+        "layout": {
+            "owners": list(chain.owners),
+            "threshold": chain.owner_threshold,
+            "expires": strict.rfc3339(chain.expires),
+        },
+        "steps": [
+            {
+                "name": step.name,
+                "threshold": step.threshold,
+                "functionaries": list(step.functionaries),
+                "materials": dict(step.materials),
+                "products": dict(step.products),
+            }
+            for step in chain.steps
+        ],
+        "roles": [
+            {
+                "name": role.name,
+                "version": role.version,
+                "expires": strict.rfc3339(role.expires),
+                "threshold": role.threshold,
+                "signers": list(role.signers),
+                "keys": list(role.keys),
+            }
+            for role in explanation.roles
+        ],
+    }
+
+
+def to_text(explanation: Explanation) -> str:
+    """Return an explanation for people."""
+    release, chain = explanation.attested.release, explanation.attested.chain
+    lines = [
+        f"{release.model} {release.version} is trusted because:",
+        "",
+        "1. The repository's roles say that it is the release (TUF)",
+    ]
+    for role in explanation.roles:
+        signers = _keys(role.signers)
+        lines.append(
+            f"   {role.name:<22} version {role.version:<4} signed by {len(role.signers)} of "
+            f"{len(role.keys)}, {role.threshold} needed ({signers}); "
+            f"expires {strict.rfc3339(role.expires)}"
+        )
+    if not explanation.roles:
+        lines.append("   (no metadata is cached: run `modelward update`)")
+    lines += [
+        "",
+        "2. Every step that made it was done by whom its layout names (in-toto)",
+        f"   layout signed by owners {_keys(chain.owners)}, {chain.owner_threshold} needed",
+        f"   layout expires {strict.rfc3339(chain.expires)}",
+    ]
+    for step in chain.steps:
+        lines.append(
+            f"   {step.name:<14} by {_keys(step.functionaries)} ({step.threshold} needed): "
+            f"{len(step.materials)} files in, {len(step.products)} out"
+        )
+    lines += ["", "3. Its files are exactly the approved ones"]
+    for file in release.files:
+        lines.append(
+            f"   {file.path:<24} {file.blob.length:>12} bytes  sha256 {file.blob.sha256[:16]}.."
+        )
+    if explanation.warning:
+        lines += ["", f"Warning: {explanation.warning}"]
+    return "\n".join(lines)
+
+
+def to_svg(explanation: Explanation) -> str:
+    """Return a picture: how the files went from step to step to the release and this device."""
+    release, chain = explanation.attested.release, explanation.attested.chain
+    columns = _columns(chain)
+    places: dict[str, tuple[int, int]] = {}
+    boxes: list[str] = []
+    for column, steps in enumerate(columns):
+        for row, step in enumerate(steps):
+            places[step.name] = (_MARGIN + column * _STEP_X, _TOP + row * _STEP_Y)
+            boxes.append(_box(*places[step.name], step.name, _step_lines(step), "step"))
+    x = _MARGIN + len(columns) * _STEP_X
+    places["release"] = (x, _TOP)
+    places["device"] = (x + _STEP_X, _TOP)
+    model_role = next((r for r in explanation.roles if r.name == f"model-{release.model}"), None)
+    boxes.append(
+        _box(
+            *places["release"],
+            f"{release.model} {release.version}",
+            [
+                f"release {release.counter}, {len(release.files)} files",
+                f"signed by {_keys(model_role.signers)}" if model_role else "signed by its role",
+                f"sha256 {explanation.slot.sha256[:SHORT]}",
+            ],
+            "release",
+        )
+    )
+    boxes.append(
+        _box(
+            *places["device"],
+            "this device",
+            [f"id {explanation.device_id[:20]}", "verified again just now"],
+            "device",
+        )
+    )
+    arrows = [_arrow(places[giver], places[taker]) for taker, giver in chain.matches]
+    arrows += [
+        _arrow(places[chain.steps[-1].name], places["release"]),
+        _arrow(places["release"], places["device"]),
+    ]
+    width = x + 2 * _STEP_X + _MARGIN
+    rows = max(len(steps) for steps in columns)
+    return _document(width, _TOP + max(rows, 1) * _STEP_Y + 30, boxes, arrows, explanation)
+
+
+_MARGIN, _TOP, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 70, 220, 104, 180, 80
+
+
+def _columns(chain: Chain) -> list[list[StepRecord]]:
+    """Place every step one column right of the furthest step that it takes files from."""
+    depth: dict[str, int] = {}
+    takes: dict[str, list[str]] = {step.name: [] for step in chain.steps}
+    for taker, giver in chain.matches:
+        takes[taker].append(giver)
+    for step in chain.steps:
+        depth[step.name] = max((depth.get(giver, 0) + 1 for giver in takes[step.name]), default=0)
+    columns: list[list[StepRecord]] = [[] for _ in range(max(depth.values()) + 1)]
+    for step in chain.steps:
+        columns[depth[step.name]].append(step)
+    return columns
+
+
+def _step_lines(step: StepRecord) -> list[str]:
+    return [
+        f"{_keys(step.functionaries)}",
+        f"{len(step.functionaries)} signed, {step.threshold} needed",
+        f"{len(step.materials)} files in, {len(step.products)} out",
+    ]
+
+
+def _box(x: int, y: int, title: str, lines: Sequence[str], kind: str) -> str:
+    texts = "".join(
+        f'<text x="{x + 10}" y="{y + 36 + 15 * number}" class="small">{escape(line)}</text>'
+        for number, line in enumerate(lines)
+    )
+    return (
+        f'<rect x="{x}" y="{y}" width="{_WIDTH}" height="{_HEIGHT}" rx="8" class="{kind}"/>'
+        f'<text x="{x + 10}" y="{y + 20}" class="title">{escape(title)}</text>{texts}'
+    )
+
+
+def _arrow(giver: tuple[int, int], taker: tuple[int, int]) -> str:
+    x1, y1 = giver[0] + _WIDTH, giver[1] + _HEIGHT // 2
+    x2, y2 = taker[0] - 4, taker[1] + _HEIGHT // 2
+    bend = max(30, (x2 - x1) // 2)
+    return f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" class="arrow"/>'
+
+
+def _document(
+    width: int,
+    height: int,
+    boxes: Sequence[str],
+    arrows: Sequence[str],
+    explanation: Explanation,
+) -> str:
+    release, chain = explanation.attested.release, explanation.attested.chain
+    title = f"Why {release.model} {release.version} is trusted"
+    subtitle = (
+        f"layout signed by owners {_keys(chain.owners)} ({chain.owner_threshold} needed), "
+        f"valid until {strict.rfc3339(chain.expires)}"
+    )
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
+ width="{width}" height="{height}" font-family="system-ui, sans-serif">
+<title>{escape(title)}</title>
+<style>
+ svg {{ background: #fff }} .title {{ font-size: 14px; font-weight: 600; fill: #102a43 }}
+ .small {{ font-size: 11px; fill: #334e68 }} .head {{ font-size: 18px; font-weight: 600 }}
+ .step {{ fill: #f0f4f8; stroke: #829ab1 }} .release {{ fill: #e3f8ff; stroke: #2186eb }}
+ .device {{ fill: #e3f9e5; stroke: #3f9142 }}
+ .arrow {{ fill: none; stroke: #829ab1; stroke-width: 1.4; marker-end: url(#tip) }}
+</style>
+<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
+ orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#829ab1"/></marker></defs>
+<text x="{_MARGIN}" y="30" class="head">{escape(title)}</text>
+<text x="{_MARGIN}" y="50" class="small">{escape(subtitle)}</text>
+{"".join(arrows)}
+{"".join(boxes)}
+</svg>
+"""
+
+
+def _keys(keyids: Sequence[str] | Mapping[str, Any]) -> str:
+    return ", ".join(keyid[:SHORT] for keyid in keyids) or "nobody"

@@ -1,0 +1,23 @@
+"""Every document modelward reads or writes: one module a format, both directions.
+
+Parsing is strict (docs/formats.md): a parser either returns a frozen dataclass that holds only
+well-formed values, or raises `FormatError` with the document and the field. Well-formed is not
+yet trustworthy: what a role key vouches for but the supply chain has not confirmed travels as
+`Unverified`, and only the gate that verifies it can take it out.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unverified(Generic[T]):
+    """A well-formed document that nobody may act upon yet.
+
+    Attributes:
+        claims: What the document says. Reading it is a decision to be justified where it is done.
+    """
+
+    claims: T

@@ -1,0 +1,107 @@
+"""Floors: the oldest versions a device still accepts, kept apart from TUF's own cache.
+
+TUF's client keeps its memory of what it has seen in files that a power cut can empty; it would
+then accept an old repository again (attack row 3). Floors are that memory, kept durably.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelward.errors import FormatError
+from modelward.formats import strict
+
+DOCUMENT = "floors"
+SCHEMA = "modelward/floors/1"
+CAP = 1 << 20
+
+
+@dataclass(frozen=True)
+class RoleFloor:
+    """The newest metadata of a role that this device has acted upon.
+
+    Attributes:
+        version: Its version.
+        sha256: Digest of its file.
+        signers: Key ids that had signed it. The floor holds for as long as root still trusts
+            enough of them: rotating a stolen key is how a fleet recovers from a fast-forward
+            (TUF 5.3.11), and only root's threshold can do that.
+    """
+
+    version: int
+    sha256: str
+    signers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Everything that may only rise.
+
+    Attributes:
+        root: Version of the newest root.
+        timestamp: Newest timestamp acted upon, or None.
+        snapshot: Newest snapshot acted upon, or None.
+        listed: Version of every targets role, as that snapshot lists it.
+        releases: Per model, the counter of the newest release installed.
+    """
+
+    root: int = 0
+    timestamp: RoleFloor | None = None
+    snapshot: RoleFloor | None = None
+    listed: Mapping[str, int] = field(default_factory=dict)
+    releases: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, data: bytes) -> "Floors":
+        """Parse a floors file.
+
+        Raises:
+            FormatError: Ill-formed, or its checksum does not match (a torn write).
+        """
+        outer = strict.Fields(DOCUMENT, strict.load(DOCUMENT, data, CAP))
+        outer.schema(SCHEMA)
+        body = outer.fields("floors")
+        if outer.sha256("sha256") != _checksum(body.raw):
+            raise FormatError(DOCUMENT, "sha256", "does not match the content")
+        return cls(
+            root=body.integer("root"),
+            timestamp=_role(body, "timestamp"),
+            snapshot=_role(body, "snapshot"),
+            listed=_integers(body.fields("listed")),
+            releases=_integers(body.fields("releases")),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Return the file, with a checksum of its content."""
+        body = {
+            "root": self.root,
+            "timestamp": _role_dict(self.timestamp),
+            "snapshot": _role_dict(self.snapshot),
+            "listed": dict(self.listed),
+            "releases": dict(self.releases),
+        }
+        return strict.dump({"schema": SCHEMA, "sha256": _checksum(body), "floors": body})
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(strict.dump(body)).hexdigest()
+
+
+def _role(fields: strict.Fields, name: str) -> RoleFloor | None:
+    if not fields.has(name):
+        return None
+    role = fields.fields(name)
+    return RoleFloor(
+        role.integer("version", least=1), role.sha256("sha256"), frozenset(role.texts("signers"))
+    )
+
+
+def _role_dict(floor: RoleFloor | None) -> dict[str, Any] | None:
+    if floor is None:
+        return None
+    return {"version": floor.version, "sha256": floor.sha256, "signers": sorted(floor.signers)}
+
+
+def _integers(fields: strict.Fields) -> dict[str, int]:
+    return {name: fields.integer(name) for name in fields.raw}

@@ -1,0 +1,1 @@
+"""Installing: lasting state, written so that a cut at any moment leaves the old or the new."""

@@ -1,0 +1,26 @@
+"""How the last update ended, for `modelward status`. Not trusted by anything."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from modelward.formats import strict
+from modelward.install import fsops
+
+FILE = "last.json"
+
+
+def write(state: Path, time: datetime, result: Mapping[str, Any]) -> None:
+    """Note how an update ended."""
+    fsops.write_file(state / FILE, strict.dump({"time": strict.rfc3339(time), **result}))
+
+
+def read(state: Path) -> dict[str, Any] | None:
+    """Return how the last update ended, or None."""
+    try:
+        value = json.loads((state / FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and "time" in value and "outcome" in value else None

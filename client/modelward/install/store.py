@@ -1,0 +1,87 @@
+"""The store: every blob once, named by its digest, however many releases share it."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from modelward.formats.release import Blob
+from modelward.install import fsops
+
+READ = 1 << 20
+
+
+class Store:
+    """Blobs by digest.
+
+    Args:
+        root: The store's directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def path(self, sha256: str) -> Path:
+        """Return where a blob is, or would be."""
+        return self._root / sha256[:2] / sha256
+
+    def has(self, blob: Blob) -> bool:
+        """Tell whether a blob of that length is here. Its content is checked when it is used."""
+        try:
+            status = self.path(blob.sha256).lstat()
+        except OSError:
+            return False
+        return status.st_size == blob.length
+
+    def add(self, blob: Blob, blocks: Iterable[memoryview]) -> None:
+        """Write a blob. It appears only if `blocks` ends without an error.
+
+        Args:
+            blob: What it is.
+            blocks: Its bytes, verified by whoever yields them before the last one returns.
+        """
+        path = self.path(blob.sha256)
+        fsops.make_directory(path.parent)
+        with fsops.new_file(path, 0o444) as file:
+            fsops.write_blocks(file, blocks)
+
+    def read(self, blob: Blob) -> bytes | None:
+        """Return a small blob's content if it is here and intact, else None."""
+        try:
+            data = self.path(blob.sha256).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == blob.sha256 else None
+
+    def remove(self, sha256: str) -> None:
+        """Remove a blob."""
+        fsops.remove(self.path(sha256))
+
+    def digests(self) -> Iterator[str]:
+        """Yield the digest of every blob that is here."""
+        if self._root.is_dir():
+            for folder in sorted(self._root.iterdir()):
+                if folder.is_dir() and len(folder.name) == 2:  # noqa: PLR2004 - ab/ab12..
+                    yield from (path.name for path in sorted(folder.iterdir())
+                                if not path.name.startswith("."))  # fmt: skip
+
+    def sweep(self) -> None:
+        """Remove what interrupted writes left behind."""
+        if self._root.is_dir():
+            for folder in self._root.iterdir():
+                fsops.sweep(folder)
+
+    def free(self) -> int:
+        """Return the free bytes of the store's file system that this user may fill."""
+        status = os.statvfs(self._root)
+        return status.f_bavail * status.f_frsize
+
+
+def sha256_of(descriptor: int) -> str:
+    """Return the digest of an open file from its start to its end."""
+    digest = hashlib.sha256()
+    offset = 0
+    while block := os.pread(descriptor, READ, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()

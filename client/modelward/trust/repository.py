@@ -1,0 +1,385 @@
+"""Gate 3: TUF. Which metadata is current, and which small targets does it vouch for?
+
+Wraps `tuf.ngclient`, which implements the client workflow of the TUF specification (5.3 to 5.7),
+and adds what a device needs beyond it: floors that survive a power cut (attack row 3), refusal of
+a second timestamp under a version already seen (row 16), and errors that say what to do.
+"""
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+from tuf.api import exceptions as tuf_errors
+from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats.floors import Floors, RoleFloor
+
+STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
+
+logging.getLogger("tuf").setLevel(logging.ERROR)
+
+
+class Fetcher(Protocol):
+    """Brings bytes from anywhere; nothing it brings is trusted."""
+
+    def fetch(self, url: str, limit: int) -> bytes:
+        """Return the body at `url`.
+
+        Raises:
+            TooLong: The body is longer than `limit` bytes; reading stopped there.
+            NotFound: The server has no such file.
+            Unavailable: Anything else went wrong.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class RoleState:
+    """One role of the repository, as verified.
+
+    Attributes:
+        name: The role's name.
+        version: Its metadata's version.
+        expires: When that expires.
+        threshold: How many keys must sign.
+        signers: Key ids whose signatures are valid and count.
+        keys: All key ids that may sign.
+    """
+
+    name: str
+    version: int
+    expires: datetime
+    threshold: int
+    signers: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+class Repository:
+    """A TUF repository as one device sees it during one update.
+
+    Args:
+        cache: Directory for TUF's cached metadata: `root.json`, `timestamp.json` ... as served.
+        metadata_url: Where metadata is served.
+        targets_url: Where targets are served.
+        fetcher: Brings bytes.
+        root: Provisioned root metadata, the anchor of trust.
+        floors: What was acted upon before.
+        refuse_replay: Whether other bytes under the timestamp version already trusted are an
+            error. TUF 5.4.3 discards them in silence; a device wants to know.
+
+    Raises:
+        Refused: The provisioned root is not valid.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a different thing that the caller alone can know
+        self,
+        *,
+        cache: Path,
+        metadata_url: str,
+        targets_url: str,
+        fetcher: Fetcher,
+        root: bytes,
+        floors: Floors | None = None,
+        refuse_replay: bool = True,
+    ) -> None:
+        self._cache = cache
+        self._targets_url = targets_url if targets_url.endswith("/") else targets_url + "/"
+        self._fetcher = _TufFetcher(fetcher)
+        self._floors = floors or Floors()
+        self._refuse_replay = refuse_replay
+        with _tuf_errors("the provisioned root"):
+            self._updater = Updater(
+                str(cache),
+                metadata_url,
+                fetcher=self._fetcher,
+                config=UpdaterConfig(),
+                bootstrap=root,
+            )
+
+    def refresh(self) -> None:
+        """Run the TUF client workflow for the four top-level roles (TUF 5.3 to 5.6).
+
+        Raises:
+            Refused: Something that was served is not valid, has expired, or is older than what
+                this device has already acted upon.
+            Unavailable: Something could not be fetched.
+        """
+        with _tuf_errors("the repository's metadata"):
+            self._updater.refresh()
+        if self._refuse_replay:
+            self._check_replay()
+        self._check_floors()
+
+    def target(self, path: str, cap: int | None = None) -> bytes | None:
+        """Return a small target, verified, or None if no role vouches for the path.
+
+        Args:
+            path: TUF target path.
+            cap: Most bytes it may have; None for whatever its role says.
+
+        Raises:
+            Refused: A role's metadata, or the target itself, is not valid.
+            Unavailable: Something could not be fetched.
+        """
+        with _tuf_errors(f"the target {path}"):
+            info = self._updater.get_targetinfo(path)
+            if info is None:
+                return None
+            self._check_listed()
+            _check_info(info, cap)
+            data = self._fetcher.download_bytes(self._target_url(info), info.length)
+            info.verify_length_and_hashes(data)
+            return data
+
+    def target_info(self, path: str) -> TargetFile | None:
+        """Return what the responsible role says of a target, without fetching it.
+
+        Raises:
+            Refused: A role's metadata is not valid.
+            Unavailable: Something could not be fetched.
+        """
+        with _tuf_errors(f"the target {path}"):
+            info = self._updater.get_targetinfo(path)
+            if info is not None:
+                _check_info(info, None)
+            return info
+
+    def new_floors(self) -> Floors:
+        """Return the floors raised to what this refresh verified."""
+        return dataclasses.replace(
+            self._floors,
+            root=self._root().version,
+            timestamp=self._role_floor(Timestamp.type),
+            snapshot=self._role_floor(Snapshot.type),
+            listed={
+                name.removesuffix(".json"): meta.version
+                for name, meta in self._snapshot().meta.items()
+            },
+        )
+
+    def roles(self) -> Iterator[RoleState]:
+        """Yield the verified state of every role seen so far, top-level roles first."""
+        root = self._root()
+        for name in _TOP_LEVEL:
+            yield _state(name, self._read(name), root)
+        targets = cast("Targets", self._read(Targets.type).signed)
+        delegated = targets.delegations.roles if targets.delegations else None
+        for name in delegated or ():
+            if self.metadata_file(name).exists():
+                yield _state(name, self._read(name), targets)
+
+    def metadata_file(self, role: str) -> Path:
+        """Return the cached, verified metadata file of a role."""
+        return self._cache / f"{quote(role, '')}.json"
+
+    def _target_url(self, info: TargetFile) -> str:
+        """Return where a target is served (TUF 5.7.3, consistent snapshots)."""
+        directory, slash, name = info.path.rpartition("/")
+        if self._root().consistent_snapshot:
+            name = f"{next(iter(info.hashes.values()))}.{name}"
+        return self._targets_url + quote(f"{directory}{slash}{name}")
+
+    def _read(self, role: str) -> Metadata[Any]:
+        return Metadata[Any].from_file(str(self.metadata_file(role)))
+
+    def _root(self) -> Root:
+        return cast("Root", self._read(Root.type).signed)
+
+    def _snapshot(self) -> Snapshot:
+        return cast("Snapshot", self._read(Snapshot.type).signed)
+
+    def _role_floor(self, role: str) -> RoleFloor:
+        state = _state(role, self._read(role), self._root())
+        digest = hashlib.sha256(self.metadata_file(role).read_bytes()).hexdigest()
+        return RoleFloor(state.version, digest, frozenset(state.signers))
+
+    def _check_replay(self) -> None:
+        """Attack row 16: a second timestamp under a version that was already trusted."""
+        served = self._fetcher.served_timestamp
+        trusted = self.metadata_file(Timestamp.type).read_bytes()
+        if served is not None and served != trusted:
+            version = self._read(Timestamp.type).signed.version
+            raise Refused(
+                Gate.METADATA,
+                f"timestamp version {version} was served with other content than before",
+                "two parties sign timestamps under one version, or its key was stolen: "
+                "tell the security team",
+            )
+
+    def _check_floors(self) -> None:
+        """Attack rows 2 and 3: older metadata than this device has acted upon."""
+        root = self._root()
+        if root.version < self._floors.root:
+            raise _below("root", root.version, self._floors.root)
+        for role, floor in (
+            (Timestamp.type, self._floors.timestamp),
+            (Snapshot.type, self._floors.snapshot),
+        ):
+            if floor is None or not _holds(floor, role, root):
+                continue
+            version = self._read(role).signed.version
+            if version < floor.version:
+                raise _below(role, version, floor.version)
+            digest = hashlib.sha256(self.metadata_file(role).read_bytes()).hexdigest()
+            if version == floor.version and digest != floor.sha256 and self._refuse_replay:
+                raise Refused(
+                    Gate.METADATA,
+                    f"{role} version {version} has other content than when it was acted upon",
+                    "its key may be stolen: tell the security team",
+                )
+        self._check_listed()
+
+    def _check_listed(self) -> None:
+        """Attack row 2 for targets and delegated roles: versions listed by the snapshot."""
+        floor = self._floors.snapshot
+        if floor is None or not _holds(floor, Snapshot.type, self._root()):
+            return
+        snapshot = self._snapshot()
+        for role, version in self._floors.listed.items():
+            meta = snapshot.meta.get(f"{role}.json")
+            if meta is None:
+                raise Refused(Gate.METADATA, f"the snapshot no longer lists the role {role}")
+            if meta.version < version:
+                raise _below(role, meta.version, version)
+
+
+def check_root(data: bytes) -> int:
+    """Return the version of root metadata that is signed as it demands itself.
+
+    Raises:
+        Refused: It is not root metadata, or not signed by its own threshold.
+    """
+    with _tuf_errors("the root metadata"):
+        root = Metadata[Root].from_bytes(data)
+        if not isinstance(root.signed, Root):
+            raise tuf_errors.RepositoryError("it is metadata of another role")
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+        return root.signed.version
+
+
+def _holds(floor: RoleFloor, role: str, root: Root) -> bool:
+    """Tell whether root still trusts enough of those who signed the floor's metadata."""
+    trusted = root.roles[role]
+    return len(floor.signers & set(trusted.keyids)) >= trusted.threshold
+
+
+def _below(role: str, version: int, floor: int) -> Refused:
+    return Refused(
+        Gate.METADATA,
+        f"{role} version {version} is older than version {floor}, which was already acted upon",
+        "someone serves an old repository: check the mirror; nothing was changed here",
+    )
+
+
+def _check_info(info: TargetFile, cap: int | None) -> None:
+    if not STRONG_HASHES & set(info.hashes):
+        raise Refused(
+            Gate.METADATA,
+            f"the target {info.path} is listed without a SHA-2 digest",
+            "publish it again with modelward-repo",
+        )
+    if cap is not None and info.length > cap:
+        raise Refused(
+            Gate.METADATA, f"the target {info.path} has {info.length} bytes, at most {cap} may be"
+        )
+
+
+def _state(
+    name: str,
+    metadata: Metadata[Any],
+    delegator: Root | Targets,
+) -> RoleState:
+    result = delegator.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
+    return RoleState(
+        name=name,
+        version=metadata.signed.version,
+        expires=metadata.signed.expires,
+        threshold=result.threshold,
+        signers=tuple(sorted(result.signed)),
+        keys=tuple(sorted({**result.signed, **result.unsigned})),
+    )
+
+
+class _TufFetcher(FetcherInterface):
+    """Lets TUF's client fetch through a `Fetcher`, in memory."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._inner = fetcher
+        self.served_timestamp: bytes | None = None
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        raise NotImplementedError  # never called: both callers are overridden below
+
+    def download_bytes(self, url: str, max_length: int) -> bytes:
+        try:
+            data = self._inner.fetch(url, max_length)
+        except TooLong as error:
+            raise tuf_errors.DownloadLengthMismatchError(error.reason) from error
+        except NotFound as error:
+            raise tuf_errors.DownloadHTTPError(error.reason, error.status) from error
+        except Unavailable as error:
+            raise tuf_errors.DownloadError(error.reason) from error
+        if url.rpartition("/")[2] == "timestamp.json":
+            self.served_timestamp = data
+        return data
+
+
+@contextmanager
+def _tuf_errors(subject: str) -> Iterator[None]:
+    """Turn what TUF's client raises into what a person can act upon."""
+    try:
+        yield
+    except tuf_errors.ExpiredMetadataError as error:
+        raise Refused(
+            Gate.METADATA,
+            f"{subject}: {_sentence(error)}",
+            "either the repository is no longer kept up, or someone keeps newer metadata from "
+            "this device; check this device's clock and the repository",
+        ) from error
+    except tuf_errors.DownloadLengthMismatchError as error:
+        raise Refused(
+            Gate.METADATA,
+            f"{subject}: {_sentence(error)}",
+            "the server sends more than the repository signed: use another mirror",
+        ) from error
+    except tuf_errors.DownloadError as error:
+        raise Unavailable(
+            f"{subject} could not be fetched: {_sentence(error)}",
+            "check the network and the repository's address, then try again",
+            Gate.METADATA,
+        ) from error
+    except OSError as error:
+        raise Unavailable(
+            f"TUF's cache could not be read or written: {error}",
+            "check the permissions and free space of the state directory",
+            Gate.METADATA,
+        ) from error
+    except (
+        tuf_errors.RepositoryError,
+        RecursionError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        # Beside TUF's own errors, whatever its parser trips over: it was not well-formed.
+        raise Refused(
+            Gate.METADATA,
+            f"{subject} is not valid: {_sentence(error)}",
+            "do not trust this server; tell the security team",
+        ) from error
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) < 300 else text[:297] + "..."  # noqa: PLR2004 - fits a terminal

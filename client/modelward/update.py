@@ -1,0 +1,553 @@
+"""An update, as one numbered list of gates. A refusal at any of them leaves everything as it was.
+
+The numbers, names and order are those of docs/gates.md and of every error message. Gates 2 (clock),
+4 (log) and 12 (health) are not built yet; the README says so.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from modelward.config import Config
+from modelward.errors import FormatError, Gate, Refused
+from modelward.formats import Unverified, dsse, strict
+from modelward.formats import channel as channels
+from modelward.formats import policy as policies
+from modelward.formats import release as releases
+from modelward.formats.channel import Channel
+from modelward.formats.floors import Floors
+from modelward.formats.policy import FleetPolicy, ModelPolicy
+from modelward.formats.release import Blob, Release
+from modelward.install import fsops
+from modelward.install.floors import FloorStore
+from modelward.install.slots import Installed, Slot, Slots
+from modelward.install.store import Store
+from modelward.transfer import fetch, plan
+from modelward.transfer.http import Http
+from modelward.transfer.sources import Origin
+from modelward.trust import policy as trust_policy
+from modelward.trust import requirements, rollout, supply_chain
+from modelward.trust.repository import Repository
+from modelward.trust.supply_chain import Attested
+
+SMALL_FILE = 4 << 20  # bytes: the most that a file read by gate 8 may have
+
+
+class Watch(Protocol):
+    """Is told what happens, for people and for machines."""
+
+    def passed(self, gate: Gate, detail: str) -> None:
+        """Note that a gate was passed."""
+        ...
+
+    def fetching(self, received: int, total: int) -> None:
+        """Note how many bytes of how many have arrived."""
+        ...
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device: its configuration and everything it keeps.
+
+    Attributes:
+        config: Its configuration.
+        clock: Returns the time, with a time zone.
+        facts: What its releases may require of it.
+    """
+
+    config: Config
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    facts: requirements.Facts = field(
+        default_factory=lambda: requirements.Facts(platform.machine(), runtime_version)
+    )
+
+    @property
+    def root(self) -> bytes:
+        """The provisioned root metadata."""
+        return (self.config.state / "root.json").read_bytes()
+
+    @property
+    def cache(self) -> Path:
+        """TUF's cached metadata."""
+        return self.config.state / "tuf"
+
+    @property
+    def store(self) -> Store:
+        """The blobs."""
+        return Store(self.config.state / "store")
+
+    @property
+    def slots(self) -> Slots:
+        """The installed releases."""
+        return Slots(self.config.state, self.store)
+
+    @property
+    def floors(self) -> FloorStore:
+        """What may only rise."""
+        return FloorStore(self.config.state)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A release that passed gates 6 to 8.
+
+    Attributes:
+        attested: The release and the proof of how it was made.
+        document: Its release.json, as signed.
+        evidence: The documents that prove it, by file name; kept for `explain`.
+        findings: What each gate found, for people.
+    """
+
+    attested: Attested
+    document: bytes
+    evidence: Mapping[str, bytes]
+    findings: tuple[tuple[Gate, str], ...]
+
+    @property
+    def release(self) -> Release:
+        """The release."""
+        return self.attested.release
+
+
+@dataclass(frozen=True)
+class Change:
+    """One model that moves, or would move.
+
+    Attributes:
+        model: The model.
+        before: The version that ran, or None.
+        after: The version that runs now.
+    """
+
+    model: str
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an update did.
+
+    Attributes:
+        changes: The models that moved.
+        reasons: Per model, why it runs what it runs.
+        fetched: Bytes fetched.
+        installed: What is installed now.
+    """
+
+    changes: tuple[Change, ...]
+    reasons: Mapping[str, str]
+    fetched: int
+    installed: Installed
+
+
+def update(
+    device: Device, models: Sequence[str], watch: Watch, *, only_check: bool = False
+) -> Outcome:
+    """Bring a device up to date, or find out what that would take.
+
+    Args:
+        device: The device.
+        models: The models to update; empty for those the device is configured for.
+        watch: Is told what happens.
+        only_check: Stop after gate 9: decide everything, fetch and install nothing.
+
+    Raises:
+        Refused: A gate said no. Nothing was changed.
+        Unavailable: Something could not be had. Nothing was changed.
+    """
+    with fsops.lock(device.config.state / "lock"), Http() as http:
+        origin = Origin(device.config.repository)
+
+        # 1. Recover: undo whatever an interrupted update left behind.
+        device.slots.sweep()
+        installed = device.slots.installed()
+        floors = device.floors.load()
+        now = device.clock()
+
+        # 3. Metadata: which repository state is current?
+        repository = Repository(
+            cache=device.cache,
+            metadata_url=origin.metadata_url,
+            targets_url=origin.targets_url,
+            fetcher=http,
+            root=device.root,
+            floors=floors,
+        )
+        repository.refresh()
+        fleet = _fleet_policy(repository)
+        watch.passed(Gate.METADATA, _metadata_detail(repository, now))
+
+        # 5. Channel: which version is meant for this device now?
+        channel = _channel(repository, fleet, device.config.channel)
+        decisions = {
+            model: rollout.decide(
+                channel,
+                model,
+                running=installed.active[model].version if model in installed.active else None,
+                device_id=device.config.device_id,
+                labels=device.config.labels,
+                now=now,
+            )
+            for model in (models or device.config.models or sorted(channel.models))
+        }
+        for model, decision in decisions.items():
+            watch.passed(Gate.CHANNEL, f"{model}: {decision.reason}")
+
+        # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
+        visit = _Visit(repository, fleet, installed, device, http, origin, floors, now)
+        examined = visit.examine_all(
+            {model: decision.version for model, decision in decisions.items() if decision.version},
+            watch,
+        )
+
+        # 9. Plan: what is missing, and does it fit?
+        chosen = [item.release for item in examined.values()]
+        steps = plan.make(chosen, device.store.has, device.store.free())
+        if examined:
+            watch.passed(
+                Gate.PLAN,
+                f"{len(steps.fetch)} files to fetch ({steps.length} bytes), "
+                f"{len(steps.present)} are here already",
+            )
+        changes = tuple(
+            Change(
+                model,
+                installed.active[model].version if model in installed.active else None,
+                item.release.version,
+            )
+            for model, item in examined.items()
+        )
+        reasons = {model: decision.reason for model, decision in decisions.items()}
+        if only_check:
+            return Outcome(changes, reasons, 0, installed)
+
+        if examined:
+            # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
+            _fetch(steps, device.store, http, origin, watch)
+            watch.passed(Gate.FETCH, f"{len(steps.fetch)} files, every digest as approved")
+
+            # 11. Install: stage aside, then one atomic switch of all models.
+            slots = {
+                model: device.slots.stage(item.release, item.document, item.evidence)
+                for model, item in examined.items()
+            }
+            _check_staged(device, slots)
+            installed = device.slots.switch(slots)
+            watch.passed(Gate.INSTALL, _install_detail(changes))
+
+        # 13. Commit: raise the floors, then drop what is no longer needed.
+        raised = replace(
+            repository.new_floors(),
+            releases={
+                **floors.releases,
+                **{model: item.release.counter for model, item in examined.items()},
+            },
+        )
+        if raised != floors:
+            device.floors.save(raised)
+            watch.passed(Gate.COMMIT, "floors raised: nothing older is accepted from now on")
+        device.slots.collect()
+        return Outcome(changes, reasons, steps.length, installed)
+
+
+def examine(  # noqa: PLR0913 - the publisher calls this too: nothing may be implied
+    repository: Repository,
+    fleet: FleetPolicy,
+    model: str,
+    version: str,
+    *,
+    fetch_blob: Callable[[Blob], bytes],
+    facts: requirements.Facts | None,
+    floor: int,
+    now: datetime,
+) -> Examined:
+    """Take one release through gates 6 to 8, before any of its weights is fetched.
+
+    Args:
+        repository: The repository, refreshed.
+        fleet: Policy for the fleet.
+        model: The model.
+        version: The version.
+        fetch_blob: Returns a small blob's content, verified. Not called before gate 7 is passed.
+        facts: What the device is; None to skip the device's own requirements.
+        floor: The least counter to accept.
+        now: Trusted time.
+
+    Raises:
+        Refused: A gate said no.
+        Unavailable: Something could not be had.
+    """
+    # 6. Release: is this the release, is it new enough, does it fit this device?
+    with _gate(Gate.RELEASE):
+        path = releases.target_path(model, version)
+        document = _required(repository, path, releases.CAP)
+        claimed = Unverified(Release.parse(document))
+        _check_identity(claimed.claims, model, version, floor)
+        if facts is not None:
+            requirements.check(claimed.claims.requires, facts)
+        evidence = _required(repository, releases.evidence_path(model, version), dsse.EVIDENCE_CAP)
+    findings = [(Gate.RELEASE, _release_detail(claimed.claims))]
+
+    # 7. Supply chain: was every step done by whom the layout names?
+    with _gate(Gate.SUPPLY_CHAIN):
+        policy_bytes = _required(repository, policies.model_policy_path(model), policies.CAP)
+        layout = _required(repository, policies.layout_path(model), dsse.ENVELOPE_CAP)
+        policy = ModelPolicy.parse(policy_bytes)
+        if policy.model != model:
+            raise Refused(Gate.SUPPLY_CHAIN, f"the policy of {model} is one of {policy.model}")
+        attested = supply_chain.verify(
+            claimed,
+            dsse.parse_evidence(evidence),
+            dsse.Envelope.parse("layout", layout),
+            policy,
+            now,
+        )
+    findings.append((Gate.SUPPLY_CHAIN, _chain_detail(attested)))
+
+    # 8. Policy: formats, metrics, signature.
+    with _gate(Gate.POLICY):
+        release = attested.release
+        content = {}
+        for name in trust_policy.small_files(release, policy):
+            file = release.file(name)
+            if file is not None:
+                _check_small(name, file.blob)
+                content[name] = fetch_blob(file.blob)
+        trust_policy.check(release, fleet, policy, content)
+    findings.append((Gate.POLICY, _policy_detail(policy, content)))
+    documents = {"evidence.jsonl": evidence, "layout.json": layout, "policy.json": policy_bytes}
+    return Examined(attested, document, documents, tuple(findings))
+
+
+def cached_repository(device: Device) -> Repository | None:
+    """Return the repository as of the last update, from TUF's cache; None if there is none."""
+    if not (device.cache / "timestamp.json").exists():
+        return None
+    origin = Origin(device.config.repository)
+    return Repository(
+        cache=device.cache,
+        metadata_url=origin.metadata_url,
+        targets_url=origin.targets_url,
+        fetcher=Http(),
+        root=device.root,
+    )
+
+
+def runtime_version(distribution: str) -> str | None:
+    """Return the version of an installed Python distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """One device's visit to one state of a repository."""
+
+    repository: Repository
+    fleet: FleetPolicy
+    installed: Installed
+    device: Device
+    http: Http
+    origin: Origin
+    floors: Floors
+    now: datetime
+
+    def examine_all(self, wanted: Mapping[str, str], watch: Watch) -> dict[str, Examined]:
+        """Examine each release that is wanted and not installed, and the components it pins."""
+        found: dict[str, Examined] = {}
+        queue = dict(wanted)
+        chosen = dict(wanted)
+        while queue:
+            model, version = queue.popitem()
+            if self._is_installed(model, version):
+                continue
+            found[model] = self._examine(model, version)
+            for gate, finding in found[model].findings:
+                watch.passed(gate, f"{model} {version}: {finding}")
+            for component, pinned in found[model].release.requires.components:
+                if chosen.setdefault(component, pinned) != pinned:
+                    raise Refused(
+                        Gate.RELEASE,
+                        f"{model} {version} needs {component} {pinned}, but "
+                        f"{chosen[component]} is meant for this device",
+                        "release both so that they agree",
+                    )
+                if component not in found:
+                    queue[component] = pinned
+        self._check_pins(found)
+        return found
+
+    def _is_installed(self, model: str, version: str) -> bool:
+        slot = self.installed.active.get(model)
+        info = self.repository.target_info(releases.target_path(model, version))
+        return slot is not None and info is not None and info.hashes.get("sha256") == slot.sha256
+
+    def _examine(self, model: str, version: str) -> Examined:
+        slot = self.installed.active.get(model)
+        return examine(
+            self.repository,
+            self.fleet,
+            model,
+            version,
+            fetch_blob=self._small_blob,
+            facts=self.device.facts,
+            floor=max(self.floors.releases.get(model, 0), slot.counter + 1 if slot else 0),
+            now=self.now,
+        )
+
+    def _small_blob(self, blob: Blob) -> bytes:
+        data = self.device.store.read(blob) if self.device.store.has(blob) else None
+        if data is None:
+            data = fetch.fetch_small(self.http, self.origin.blob_url(blob.sha256), blob)
+        return data
+
+    def _check_pins(self, found: Mapping[str, Examined]) -> None:
+        """Refuse to break a model that stays by moving a component that it pins."""
+        for model, slot in self.installed.active.items():
+            if model in found:
+                continue
+            release, _ = self.device.slots.release(model, slot)
+            for component, pinned in release.requires.components:
+                if component in found and found[component].release.version != pinned:
+                    raise Refused(
+                        Gate.RELEASE,
+                        f"{model} {slot.version} needs {component} {pinned}, which would become "
+                        f"{found[component].release.version}",
+                        f"release a {model} for the new {component} too",
+                    )
+
+
+def _fleet_policy(repository: Repository) -> FleetPolicy:
+    with _gate(Gate.METADATA):
+        return FleetPolicy.parse(_required(repository, FleetPolicy.TARGET, policies.CAP))
+
+
+def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
+    with _gate(Gate.CHANNEL):
+        if name not in fleet.channels:
+            raise Refused(
+                Gate.CHANNEL,
+                f"there is no channel {name!r}",
+                f"set the device's channel to one of {', '.join(fleet.channels)}",
+            )
+        channel = Channel.parse(_required(repository, channels.target_path(name), channels.CAP))
+        if channel.name != name:
+            raise Refused(Gate.CHANNEL, f"the document of {name!r} is one of {channel.name!r}")
+        return channel
+
+
+def _required(repository: Repository, path: str, cap: int) -> bytes:
+    data = repository.target(path, cap)
+    if data is None:
+        raise Refused(
+            Gate.METADATA,
+            f"no role of the repository vouches for {path}",
+            "whoever publishes must publish it, or correct what refers to it",
+        )
+    return data
+
+
+def _check_identity(release: Release, model: str, version: str, floor: int) -> None:
+    if (release.model, release.version) != (model, version):
+        # Attack row 10: a valid release, served under another's name.
+        raise Refused(
+            Gate.RELEASE,
+            f"the release of {model} {version} says that it is {release.model} {release.version}",
+            "tell whoever publishes this model",
+        )
+    if release.counter < floor:
+        raise Refused(
+            Gate.RELEASE,
+            f"{model} {version} has the counter {release.counter}, but this device accepts only "
+            f"{floor} and above",
+            "an older release cannot be installed again; publish it anew as a newer one",
+        )
+
+
+def _check_small(name: str, blob: Blob) -> None:
+    if blob.length > SMALL_FILE:
+        raise Refused(
+            Gate.POLICY, f"{name!r} is {blob.length} bytes long, at most {SMALL_FILE} may be"
+        )
+
+
+def _fetch(steps: plan.Plan, store: Store, http: Http, origin: Origin, watch: Watch) -> None:
+    received = 0
+
+    def progress(count: int) -> None:
+        nonlocal received
+        received += count
+        watch.fetching(received, steps.length)
+
+    for blob in steps.fetch:
+        store.add(blob, fetch.fetch(http, origin.blob_url(blob.sha256), blob, progress))
+
+
+def _check_staged(device: Device, slots: Mapping[str, Slot]) -> None:
+    """Hash what is about to run: blobs that were here already may have rotted or been changed."""
+    for model, slot in slots.items():
+        for path, problem in device.slots.problems(model, slot):
+            device.slots.discard(model, slot)
+            raise Refused(
+                Gate.INSTALL,
+                f"{model} {slot.version}: {path}: {problem}",
+                "the damaged file was dropped: try again to fetch it anew",
+            )
+
+
+@contextmanager
+def _gate(gate: Gate) -> Iterator[None]:
+    """Fill in which gate read a document that broke its format."""
+    try:
+        yield
+    except FormatError as error:
+        error.gate = error.gate or gate
+        raise
+
+
+def _metadata_detail(repository: Repository, now: datetime) -> str:
+    roles = list(repository.roles())
+    first = min(roles, key=lambda role: role.expires)
+    versions = ", ".join(f"{role.name} {role.version}" for role in roles[:4])
+    left = first.expires - now
+    return f"{versions}; signatures as root demands; {first.name} expires in {_span(left)}"
+
+
+def _span(left: object) -> str:
+    return str(left).split(".", maxsplit=1)[0]
+
+
+def _release_detail(release: Release) -> str:
+    return f"counter {release.counter}, {len(release.files)} files, {release.length} bytes"
+
+
+def _chain_detail(attested: Attested) -> str:
+    chain = attested.chain
+    links = sum(len(step.functionaries) for step in chain.steps)
+    return (
+        f"{len(chain.steps)} steps proven by {links} signed links; layout signed by "
+        f"{len(chain.owners)} owners ({chain.owner_threshold} needed), "
+        f"valid until {strict.rfc3339(chain.expires)}"
+    )
+
+
+def _policy_detail(policy: ModelPolicy, content: Mapping[str, bytes]) -> str:
+    met = trust_policy.describe_metrics(policy.metrics, content)
+    signed = "; OpenSSF model signature valid" if policy.signers else ""
+    return f"formats allowed; {met or 'no metric is gated on'}{signed}"
+
+
+def _install_detail(changes: Sequence[Change]) -> str:
+    return "; ".join(
+        f"{change.model} {change.after} runs now"
+        + (f", {change.before} is kept to fall back to" if change.before else "")
+        for change in changes
+    )
