@@ -62,9 +62,9 @@ class ModelwardError(Exception):
     outcome = "error"
 
     def __init__(self, reason: str, advice: str = "", gate: Gate | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.advice = advice
+        self.reason = _printable(reason)
+        self.advice = _printable(advice)
+        super().__init__(self.reason)
         self.gate = gate
 
     def __str__(self) -> str:
@@ -149,3 +149,12 @@ class NotFound(Unavailable):
 
 class TooLong(Unavailable):
     """The server sent more bytes than the document may have. The rest was not read."""
+
+
+def _printable(text: str) -> str:
+    """Escape what a terminal would obey: errors quote servers and documents, hostile ones too."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

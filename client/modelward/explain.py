@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from modelward.device import Device
 from modelward.errors import Refused, UsageError
 from modelward.formats import Unverified, dsse, strict
 from modelward.formats.policy import ModelPolicy
@@ -13,9 +14,9 @@ from modelward.install.slots import Slot
 from modelward.trust import supply_chain
 from modelward.trust.repository import Repository, RoleState
 from modelward.trust.supply_chain import Attested, Chain, StepRecord
-from modelward.update import Device
 
 SHORT = 8  # digits of a key id or digest that people compare
+_NAME = 13  # characters of a file's path that fit a box
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def to_svg(explanation: Explanation) -> str:
     return _document(width, _TOP + max(rows, 1) * _STEP_Y + 30, boxes, arrows, explanation)
 
 
-_MARGIN, _TOP, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 70, 220, 104, 180, 80
+_MARGIN, _TOP, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 168, 204, 124, 170, 96
 
 
 def _columns(chain: Chain) -> list[list[StepRecord]]:
@@ -231,10 +232,14 @@ def _columns(chain: Chain) -> list[list[StepRecord]]:
 
 
 def _step_lines(step: StepRecord) -> list[str]:
+    path, digest = next(iter(sorted(step.products.items())), ("nothing", ""))
+    name = path.rpartition("/")[2][:_NAME]
+    more = f" +{len(step.products) - 1}" if len(step.products) > 1 else ""
     return [
-        f"{_keys(step.functionaries)}",
+        f"by {_keys(step.functionaries)}",
         f"{len(step.functionaries)} signed, {step.threshold} needed",
         f"{len(step.materials)} files in, {len(step.products)} out",
+        f"{name} {digest[:SHORT]}{more}",
     ]
 
 
@@ -250,9 +255,18 @@ def _box(x: int, y: int, title: str, lines: Sequence[str], kind: str) -> str:
 
 
 def _arrow(giver: tuple[int, int], taker: tuple[int, int]) -> str:
+    """Draw an arrow; one that would cross other boxes goes over or under them."""
+    columns = (taker[0] - giver[0]) // _STEP_X
+    if columns > 1 and giver[1] == _TOP == taker[1]:
+        x1, x2, y = giver[0] + _WIDTH * 2 // 3, taker[0] + _WIDTH // 3, _TOP
+        top = y - 16 - 14 * columns
+        return f'<path d="M{x1},{y} C{x1},{top} {x2},{top} {x2},{y - 4}" class="arrow"/>'
     x1, y1 = giver[0] + _WIDTH, giver[1] + _HEIGHT // 2
+    if columns > 1:
+        x2, y2 = taker[0] + _WIDTH // 3, taker[1] + _HEIGHT + 4
+        return f'<path d="M{x1},{y1} C{x2},{y1} {x2},{y1} {x2},{y2}" class="arrow"/>'
     x2, y2 = taker[0] - 4, taker[1] + _HEIGHT // 2
-    bend = max(30, (x2 - x1) // 2)
+    bend = max(20, (x2 - x1) // 2)
     return f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" class="arrow"/>'
 
 
@@ -283,10 +297,20 @@ def _document(
  orient="auto"><path d="M0,0 L8,4 L0,8 z" fill="#829ab1"/></marker></defs>
 <text x="{_MARGIN}" y="30" class="head">{escape(title)}</text>
 <text x="{_MARGIN}" y="50" class="small">{escape(subtitle)}</text>
+<text x="{_MARGIN}" y="66" class="small">{escape(_roles_line(explanation.roles))}</text>
 {"".join(arrows)}
 {"".join(boxes)}
 </svg>
 """
+
+
+def _roles_line(roles: Sequence[RoleState]) -> str:
+    parts = [
+        f"{role.name} {role.version}: {len(role.signers)} of {len(role.keys)} signed "
+        f"({role.threshold} needed), expires {role.expires:%Y-%m-%d}"
+        for role in roles
+    ]
+    return "; ".join(parts) or "no metadata is cached"
 
 
 def _keys(keyids: Sequence[str] | Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Using an installed model: its bytes, verified when they are opened."""
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,7 @@ def open_model(name: str, state: str | os.PathLike[str] | None = None) -> Model:
     Raises:
         UsageError: No such model is installed.
         Refused: A file is not the one that was approved; nothing of it was handed out.
+        OSError: This process may not open as many files as the release has.
     """
     try:
         check_name(name)
@@ -88,6 +90,8 @@ def open_model(name: str, state: str | os.PathLike[str] | None = None) -> Model:
                 raise _tampered(name, slot.version, entry.path)
     except OSError as error:
         model.close()
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise
         raise _tampered(name, slot.version, str(error)) from error
     except Refused:
         model.close()

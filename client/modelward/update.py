@@ -4,16 +4,13 @@ The numbers, names and order are those of docs/gates.md and of every error messa
 4 (log) and 12 (health) are not built yet; the README says so.
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
-from modelward.config import Config
+from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import Unverified, dsse, strict
 from modelward.formats import channel as channels
@@ -24,8 +21,7 @@ from modelward.formats.floors import Floors
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Blob, Release
 from modelward.install import fsops
-from modelward.install.floors import FloorStore
-from modelward.install.slots import Installed, Slot, Slots
+from modelward.install.slots import Installed, Slot
 from modelward.install.store import Store
 from modelward.transfer import fetch, plan
 from modelward.transfer.http import Http
@@ -48,48 +44,6 @@ class Watch(Protocol):
     def fetching(self, received: int, total: int) -> None:
         """Note how many bytes of how many have arrived."""
         ...
-
-
-@dataclass(frozen=True)
-class Device:
-    """A device: its configuration and everything it keeps.
-
-    Attributes:
-        config: Its configuration.
-        clock: Returns the time, with a time zone.
-        facts: What its releases may require of it.
-    """
-
-    config: Config
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    facts: requirements.Facts = field(
-        default_factory=lambda: requirements.Facts(platform.machine(), runtime_version)
-    )
-
-    @property
-    def root(self) -> bytes:
-        """The provisioned root metadata."""
-        return (self.config.state / "root.json").read_bytes()
-
-    @property
-    def cache(self) -> Path:
-        """TUF's cached metadata."""
-        return self.config.state / "tuf"
-
-    @property
-    def store(self) -> Store:
-        """The blobs."""
-        return Store(self.config.state / "store")
-
-    @property
-    def slots(self) -> Slots:
-        """The installed releases."""
-        return Slots(self.config.state, self.store)
-
-    @property
-    def floors(self) -> FloorStore:
-        """What may only rise."""
-        return FloorStore(self.config.state)
 
 
 @dataclass(frozen=True)
@@ -246,7 +200,11 @@ def update(
             repository.new_floors(),
             releases={
                 **floors.releases,
-                **{model: item.release.counter for model, item in examined.items()},
+                # All that run, not only the new ones: a cut may have come before this gate.
+                **{
+                    model: max(slot.counter, floors.releases.get(model, 0))
+                    for model, slot in installed.active.items()
+                },
             },
         )
         if raised != floors:
@@ -337,14 +295,6 @@ def cached_repository(device: Device) -> Repository | None:
         fetcher=Http(),
         root=device.root,
     )
-
-
-def runtime_version(distribution: str) -> str | None:
-    """Return the version of an installed Python distribution, or None."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """channels/<channel>.json: which version of each model is meant for whom."""
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ DOCUMENT = "channel"
 SCHEMA = "modelward/channel/1"
 CAP = 1 << 20
 MILLION = 1_000_000
+MAX_AFTER = timedelta(days=3650)
 
-_DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,7})M)?)?")
-_WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
+_DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,7})M)?)?", re.ASCII)
+_WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -143,16 +143,12 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
 
 
 def _rollout(fields: strict.Fields) -> Rollout:
-    try:
-        salt = base64.b64decode(fields.text("salt", most=128), validate=True)
-    except binascii.Error as error:
-        raise fields.wrong("salt", "is not base64") from error
     windows = fields.texts("windows", most=16) if fields.has("windows") else ()
     for index, window in enumerate(windows):
         if not _WINDOW.fullmatch(window):
             raise fields.wrong(f"windows[{index}]", f"{window!r} is not like 02:00-05:00")
     return Rollout(
-        salt=salt,
+        salt=fields.base64("salt"),
         not_before=fields.time("not_before"),
         urgent=fields.boolean("urgent"),
         halted=fields.boolean("halted"),
@@ -199,4 +195,7 @@ def _duration(fields: strict.Fields, name: str) -> timedelta:
     if not match or text in ("P", "PT") or text.endswith("T"):
         raise fields.wrong(name, f"{text!r} is not a duration such as PT24H or P3D")
     days, hours, minutes = (int(part or 0) for part in match.groups())
-    return timedelta(days=days, hours=hours, minutes=minutes)
+    duration = timedelta(days=days, hours=hours, minutes=minutes)
+    if duration > MAX_AFTER:
+        raise fields.wrong(name, f"{text!r} is longer than {MAX_AFTER.days} days")
+    return duration

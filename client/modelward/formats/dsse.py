@@ -54,8 +54,8 @@ class Envelope:
             keyid = signature.sha256("keyid")
             if keyid in signatures:
                 raise signature.wrong("keyid", "two signatures claim the same key")
-            signatures[keyid] = base64_bytes(signature, "sig")
-        payload = base64_bytes(fields, "payload")
+            signatures[keyid] = signature.base64("sig")
+        payload = fields.base64("payload")
         content = strict.load(f"{document}: payload", payload, ENVELOPE_CAP)
         if not isinstance(content, dict):
             raise fields.wrong("payload", "must be an object")
@@ -92,18 +92,3 @@ def parse_evidence(data: bytes) -> tuple[Envelope, ...]:
         Envelope.parse(f"{EVIDENCE_DOCUMENT} line {number}", line)
         for number, line in enumerate(lines, 1)
     )
-
-
-def base64_bytes(fields: strict.Fields, name: str) -> bytes:
-    """Return a field of standard base64, decoded.
-
-    Raises:
-        FormatError: It is not base64.
-    """
-    value = fields.any(name)
-    if not isinstance(value, str):
-        raise fields.wrong(name, "is not base64")
-    try:
-        return base64.b64decode(value, validate=True)
-    except ValueError as error:
-        raise fields.wrong(name, "is not base64") from error

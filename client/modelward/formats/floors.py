@@ -14,7 +14,7 @@ from modelward.formats import strict
 
 DOCUMENT = "floors"
 SCHEMA = "modelward/floors/1"
-CAP = 1 << 20
+CAP = 4 << 20  # lists as many roles as TUF's largest snapshot, 2 MB, can
 
 
 @dataclass(frozen=True)

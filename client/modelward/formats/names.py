@@ -5,6 +5,7 @@ they are kept to what means the same thing everywhere (attack row 25).
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 MAX_PATH = 512  # characters
@@ -13,6 +14,7 @@ MAX_PARTS = 16
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 _VERSION = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z.+_-]{0,62}[0-9A-Za-z])?")
+_DISTRIBUTION = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z._-]{0,126}[0-9A-Za-z])?")
 # Device names that Windows and some gateways' file systems resolve whatever the suffix.
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 _UNSAFE = re.compile(r'[\\:*?"<>|]')
@@ -41,6 +43,17 @@ def check_version(text: str) -> str:
         raise ValueError(
             f"{text[:80]!r} is not a version: use letters, digits and . + _ - inside, such as 1.2.0"
         )
+    return text
+
+
+def check_distribution(text: str) -> str:
+    """Return the name of a Python distribution, such as ``onnxruntime``.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if not _DISTRIBUTION.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is not the name of a Python distribution")
     return text
 
 
@@ -77,7 +90,8 @@ def check_tree(paths: Iterable[str]) -> None:
     """Require that the paths can all exist together on any file system.
 
     Raises:
-        ValueError: Two paths are equal, differ only in case, or one is a directory of another.
+        ValueError: Two paths are equal, differ only in case or in how their accents are encoded,
+            or one is a directory of another.
     """
     files: dict[str, str] = {}
     folders: dict[str, str] = {}
@@ -86,11 +100,16 @@ def check_tree(paths: Iterable[str]) -> None:
         for end in range(1, len(parts)):
             folder = "/".join(parts[:end])
             # On a case-insensitive disk "Data/x" and "data/y" would share one directory.
-            if folders.setdefault(folder.casefold(), folder) != folder:
+            if folders.setdefault(_fold(folder), folder) != folder:
                 raise ValueError(f"{path!r} and another path differ only in case")
-        if path.casefold() in files:
+        if _fold(path) in files:
             raise ValueError(f"{path!r} appears twice, or differs from another path only in case")
-        files[path.casefold()] = path
+        files[_fold(path)] = path
     for folded, path in files.items():
         if folded in folders:
             raise ValueError(f"{path!r} is both a file and a directory")
+
+
+def _fold(path: str) -> str:
+    """Return what a disk that ignores case and Unicode normalization goes by."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())

@@ -1,12 +1,18 @@
 """release.json: what one version of a model consists of, by digest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from modelward.errors import FormatError
 from modelward.formats import strict
-from modelward.formats.names import check_name, check_path, check_tree, check_version
+from modelward.formats.names import (
+    check_distribution,
+    check_name,
+    check_path,
+    check_tree,
+    check_version,
+)
 from modelward.formats.ticket import Ticket
 
 DOCUMENT = "release.json"
@@ -148,6 +154,10 @@ class Release:
             check_tree(file.path for file in self.files)
         except ValueError as error:
             raise fields.wrong("files", str(error)) from error
+        lengths = {file.blob.sha256: file.blob.length for file in self.files}
+        for index, file in enumerate(self.files):
+            if lengths[file.blob.sha256] != file.blob.length:
+                raise fields.wrong(f"files[{index}].length", "differs for the same sha256")
         paths = {file.path for file in self.files}
         for name, path in (("signature.path", self.signature), ("health.golden", self.golden)):
             if path is not None and path not in paths:
@@ -260,23 +270,23 @@ def _patch(fields: strict.Fields) -> Patch:
 def _requirements(fields: strict.Fields) -> Requirements:
     return Requirements(
         hardware=fields.texts("hardware") if fields.has("hardware") else (),
-        runtime=_texts_by_name(fields, "runtime"),
-        components=tuple(
-            (_checked(fields, name, check_name), _checked(fields, version, check_version))
-            for name, version in _texts_by_name(fields, "components")
-        ),
+        runtime=_by_name(fields, "runtime", check_distribution, str),
+        components=_by_name(fields, "components", check_name, check_version),
     )
 
 
-def _checked(fields: strict.Fields, text: str, check: Any) -> str:
-    try:
-        return str(check(text))
-    except ValueError as error:
-        raise FormatError(fields.document, fields.at("components"), str(error)) from error
-
-
-def _texts_by_name(fields: strict.Fields, name: str) -> tuple[tuple[str, str], ...]:
+def _by_name(
+    fields: strict.Fields,
+    name: str,
+    check_key: Callable[[str], str],
+    check_value: Callable[[str], str],
+) -> tuple[tuple[str, str], ...]:
     if not fields.has(name):
         return ()
     inner = fields.fields(name)
-    return tuple((key, inner.text(key, most=128)) for key in sorted(inner.raw))
+    try:
+        return tuple(
+            (check_key(key), check_value(inner.text(key, most=128))) for key in sorted(inner.raw)
+        )
+    except ValueError as error:
+        raise fields.wrong(name, str(error)) from error

@@ -5,6 +5,7 @@ signed document must never see two different things, so all of that is refused h
 other library looks at the same bytes.
 """
 
+import base64
 import json
 import math
 import re
@@ -18,7 +19,7 @@ MAX_DEPTH = 16
 MAX_NAME = 512  # characters of a field's name that errors show; a path is such a name
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_INT = 2**53 - 1  # the largest integer every JSON reader agrees upon
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 T = TypeVar("T")
 
@@ -39,11 +40,11 @@ def load(document: str, data: bytes, cap: int) -> Any:
         raise FormatError(document, "", f"{len(data)} bytes long, at most {cap} are allowed")
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise FormatError(document, _show(twice), "appears twice")
+        result: dict[str, Any] = {}
+        for key, value in items:
+            if key in result:
+                raise FormatError(document, _show(key), "appears twice")
+            result[key] = value
         return result
 
     def constant(name: str) -> NoReturn:
@@ -185,9 +186,12 @@ class Fields:
         if type(value) not in (int, float):
             raise self.wrong(name, f"must be a number, not {_show(value)}")
         try:
-            return float(value)
+            number = float(value)
         except OverflowError as error:
             raise self.wrong(name, "is out of range") from error
+        if not math.isfinite(number):  # TOML has nan and inf; JSON was refused with them
+            raise self.wrong(name, f"must be a number, not {_show(value)}")
+        return number
 
     def boolean(self, name: str) -> bool:
         """Return `true` or `false`."""
@@ -233,15 +237,25 @@ class Fields:
 
     def texts(self, name: str, most: int = 10_000) -> tuple[str, ...]:
         """Return a list of strings without repeats."""
-        found: list[str] = []
+        found: dict[str, None] = {}
         for index, item in enumerate(self.items(name, most)):
             field = f"{name}[{index}]"
             if not isinstance(item, str) or not item.isprintable() or len(item) > 1024:  # noqa: PLR2004
                 raise self.wrong(field, f"must be a short string, not {_show(item)}")
             if item in found:
                 raise self.wrong(field, f"{_show(item)} appears twice")
-            found.append(item)
+            found[item] = None
         return tuple(found)
+
+    def base64(self, name: str) -> bytes:
+        """Return a field of standard base64, decoded."""
+        value = self.any(name)
+        try:
+            if isinstance(value, str):
+                return base64.b64decode(value, validate=True)
+        except ValueError:
+            pass
+        raise self.wrong(name, f"must be base64, not {_show(value)}")
 
     def checked(self, name: str, check: Callable[[str], T]) -> T:
         """Return `check(text)`, turning its `ValueError` into an error that names the field."""
@@ -253,4 +267,4 @@ class Fields:
 
 def rfc3339(time: datetime) -> str:
     """Write a time as RFC 3339 UTC with whole seconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

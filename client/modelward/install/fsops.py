@@ -20,6 +20,7 @@ from modelward.errors import Gate, Unavailable, UsageError
 
 WRITE = 256 << 10  # bytes per write to the page cache
 _TEMPORARY = ".tmp-"
+_UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 
 
 def sync_directory(path: Path) -> None:
@@ -82,7 +83,7 @@ def link(source: Path, destination: Path) -> None:
     try:
         os.link(source, destination, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
+        if error.errno not in (*_UNABLE, errno.EMLINK, errno.EXDEV):
             raise
         shutil.copyfile(source, destination, follow_symlinks=False)
         with destination.open("rb") as file:
@@ -120,13 +121,13 @@ def make_read_only(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a symbolic link or a whole tree, if it is there."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    elif path.is_dir():
+    """Remove a file of any kind, a symbolic link or a whole tree, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         for folder, _, _ in os.walk(path):
             Path(folder).chmod(0o755)
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
     if path.parent.is_dir():
         sync_directory(path.parent)
 
@@ -148,7 +149,9 @@ def check_file_system(directory: Path) -> None:
         switch(probe, "a")
         switch(probe, "b")
         works = str(probe.readlink()) == "b"
-    except OSError:
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
         works = False
     finally:
         with contextlib.suppress(OSError):
@@ -171,7 +174,7 @@ def lock(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             raise Unavailable(
                 f"another modelward (process {holder}) is updating this device",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from modelward.errors import FormatError, ModelwardError
+from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import strict
 from modelward.formats.release import Release
 from modelward.install import fsops
@@ -117,7 +117,7 @@ class Slots:
         """Return the current generation.
 
         Raises:
-            ModelwardError: It cannot be read: the state directory was tampered with.
+            Refused: It cannot be read: the state directory was tampered with.
         """
         path = self._root / "current" / DOCUMENT
         try:
@@ -137,7 +137,7 @@ class Slots:
         """Return the release of a slot and its document, checked against the slot's digest.
 
         Raises:
-            ModelwardError: The document is missing or was tampered with.
+            Refused: The document is missing or was tampered with.
         """
         path = self.directory(model, slot) / "release.json"
         try:
@@ -155,9 +155,6 @@ class Slots:
             release: The release.
             document: Its release.json as signed.
             evidence: Small documents to keep beside it, by file name, for `explain`.
-
-        Raises:
-            ModelwardError: A blob in the store is not what its name says.
         """
         slot = Slot(release.version, release.counter, hashlib.sha256(document).hexdigest())
         place = self.directory(release.model, slot)
@@ -185,7 +182,7 @@ class Slots:
         """Hash every file of a slot; yield the path and problem of each that is not as it was.
 
         Raises:
-            ModelwardError: The slot's own document is damaged.
+            Refused: The slot's own document is damaged.
         """
         release, _ = self.release(model, slot)
         folder = self.directory(model, slot) / "files"
@@ -207,10 +204,7 @@ class Slots:
         release, _ = self.release(model, slot)
         fsops.remove(self.directory(model, slot))
         for file in release.files:
-            path = self._store.path(file.blob.sha256)
-            with path.open("rb") as opened:
-                intact = sha256_of(opened.fileno()) == file.blob.sha256
-            if not intact:
+            if not self._store.is_intact(file.blob):
                 self._store.remove(file.blob.sha256)
 
     def switch(self, releases: Mapping[str, Slot]) -> Installed:
@@ -239,22 +233,30 @@ class Slots:
             if path.name != str(installed.number):
                 fsops.remove(path)
         wanted = set(keep_blobs)
-        for model, slot in kept:
-            wanted.update(file.blob.sha256 for file in self.release(model, slot)[0].files)
+        try:
+            for model, slot in kept:
+                wanted.update(file.blob.sha256 for file in self.release(model, slot)[0].files)
+        except Refused:
+            # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
+            # make an update fail that has already switched.
+            return
         for digest in tuple(self._store.digests()):
             if digest not in wanted:
                 self._store.remove(digest)
 
     def sweep(self) -> None:
-        """Remove what an interrupted update left behind."""
+        """Remove what an interrupted update left behind.
+
+        Raises:
+            Refused: What is installed cannot be read; see `installed`.
+        """
         self._store.sweep()
         fsops.sweep(self._root)
         for path in (self._root / "slots").glob("*/.tmp-*"):
             fsops.remove(path)
-        current = self._root / "current"
-        number = current.readlink().name if current.is_symlink() else "0"
+        number = self.installed().number
         for path in (self._root / "generations").glob("*"):
-            if path.name.isdigit() and int(path.name) > int(number):
+            if path.name.isdecimal() and int(path.name) > number:
                 fsops.remove(path)
 
 
@@ -273,8 +275,9 @@ def open_file(folder: Path, path: str) -> BinaryIO:
         os.close(descriptor)
 
 
-def _damaged(path: Path, problem: str) -> ModelwardError:
-    return ModelwardError(
+def _damaged(path: Path, problem: str) -> Refused:
+    return Refused(
+        Gate.INSTALL,
         f"the state directory is damaged: {path}: {problem}",
         "run `modelward verify`; if it cannot be mended, set the device up again",
     )

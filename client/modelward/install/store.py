@@ -53,6 +53,14 @@ class Store:
             return None
         return data if hashlib.sha256(data).hexdigest() == blob.sha256 else None
 
+    def is_intact(self, blob: Blob) -> bool:
+        """Tell whether a blob is here and is what its name says."""
+        try:
+            with self.path(blob.sha256).open("rb") as file:
+                return sha256_of(file.fileno()) == blob.sha256
+        except OSError:
+            return False
+
     def remove(self, sha256: str) -> None:
         """Remove a blob."""
         fsops.remove(self.path(sha256))

@@ -1,18 +1,20 @@
 """HTTP for a device: bounded, impatient, and trusting nothing.
 
 `http.client` rather than a bigger library: it is part of Python and starts in a fifth of the
-time. Redirects are not followed; content encodings are not
-asked for and not accepted (attack row 11); no answer may drip in for ever (rows 7 and 8).
+time. Redirects are not followed; content encodings are not asked for and not accepted (attack row
+11); no answer may drip in for ever, whichever part of it drips (rows 7 and 8).
 """
 
 import http.client
+import io
 import random
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 from urllib.parse import SplitResult, urlsplit
 
 from modelward.errors import NotFound, TooLong, Unavailable, UsageError
@@ -28,7 +30,7 @@ class Patience:
 
     Attributes:
         connect: Seconds to connect, and to wait for any single read.
-        rate: Least bytes a second, measured over `window`.
+        rate: Least bytes of content a second, measured over `window`.
         window: Seconds over which the rate is measured.
         total: Seconds for one small document.
         tries: How often to try a server that does not answer or is busy.
@@ -85,11 +87,12 @@ class Http:
             NotFound: The server has no such file.
             Unavailable: Anything else went wrong.
         """
-        with self._response(url) as response:
+        pace = _Pace(url, self.patience, self.clock, total)
+        with self._response(url, pace) as response:
             declared = response.length
             if declared is not None and declared > limit:
                 raise TooLong(f"{url}: the server announces {declared} bytes, at most {limit} fit")
-            yield from self._blocks(url, response, limit, total)
+            yield from _blocks(url, response, limit, pace)
 
     def close(self) -> None:
         """Close all connections."""
@@ -102,42 +105,10 @@ class Http:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _blocks(
-        self, url: str, response: http.client.HTTPResponse, limit: int, total: float | None
-    ) -> Iterator[memoryview]:
-        start = window_start = self.clock()
-        received = window_bytes = 0
-        while True:
-            try:
-                # read1 returns what has come: the checks below run however slowly it comes.
-                data = response.read1(min(BLOCK, limit + 1))
-            except (OSError, http.client.HTTPException) as error:
-                raise Unavailable(f"{url}: the connection broke: {_why(error)}") from error
-            if not data:
-                break
-            count = len(data)
-            received += count
-            window_bytes += count
-            if received > limit:
-                raise TooLong(f"{url}: the server sends more than {limit} bytes")
-            now = self.clock()
-            if total is not None and now - start > total:
-                raise Unavailable(f"{url}: took longer than {total:g} seconds")
-            if now - window_start >= self.patience.window:
-                if window_bytes < self.patience.rate * (now - window_start):
-                    raise Unavailable(
-                        f"{url}: slower than {self.patience.rate} bytes a second over "
-                        f"{self.patience.window:g} seconds"
-                    )
-                window_start, window_bytes = now, 0
-            yield memoryview(data)
-        if response.length:
-            raise Unavailable(f"{url}: the server stopped {response.length} bytes short")
-
     @contextmanager
-    def _response(self, url: str) -> Iterator[http.client.HTTPResponse]:
+    def _response(self, url: str, pace: "_Pace") -> Iterator[http.client.HTTPResponse]:
         address = _address(url)
-        response = self._ask(address, url)
+        response = self._ask(address, url, pace)
         try:
             yield response
         except BaseException:
@@ -146,13 +117,17 @@ class Http:
         if not response.isclosed():
             self._drop(address)
 
-    def _ask(self, address: SplitResult, url: str) -> http.client.HTTPResponse:
+    def _ask(self, address: SplitResult, url: str, pace: "_Pace") -> http.client.HTTPResponse:
         """Send the request, trying again while the server is absent or busy."""
         problem = f"{url}: not tried"
         for attempt in range(1, self.patience.tries + 1):
+            pace.start()
             try:
-                response = self._request(address)
-            except (OSError, http.client.HTTPException) as error:
+                response = self._request(address, pace)
+            except Unavailable:
+                self._drop(address)
+                raise
+            except (OSError, UnicodeError, http.client.HTTPException) as error:
                 self._drop(address)
                 problem = f"{url}: {_why(error)}"
             else:
@@ -173,24 +148,22 @@ class Http:
                 self.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
         raise Unavailable(problem)
 
-    def _request(self, address: SplitResult) -> http.client.HTTPResponse:
+    def _request(self, address: SplitResult, pace: "_Pace") -> http.client.HTTPResponse:
         key = (address.scheme, address.netloc)
-        fresh = key not in self._open
-        if fresh:
-            self._open[key] = self._connect(address)
-        try:
-            return self._send(self._open[key], address)
-        except (OSError, http.client.HTTPException):
-            if fresh:
-                raise
-            # A kept connection may have been closed while idle: that is no failed try.
-            self._drop(address)
-            self._open[key] = self._connect(address)
-            return self._send(self._open[key], address)
+        connection = self._open.get(key)
+        if connection is not None and connection.sock is not None:
+            try:
+                return self._send(connection, address, pace)
+            except (OSError, http.client.HTTPException):
+                # A kept connection may have been closed while idle: that is no failed try.
+                self._drop(address)
+        connection = self._open[key] = self._connect(address)
+        return self._send(connection, address, pace)
 
     def _send(
-        self, connection: http.client.HTTPConnection, address: SplitResult
+        self, connection: http.client.HTTPConnection, address: SplitResult, pace: "_Pace"
     ) -> http.client.HTTPResponse:
+        connection.response_class = _paced(pace)
         path = address.path or "/"
         target = f"{path}?{address.query}" if address.query else path
         connection.request(
@@ -212,11 +185,116 @@ class Http:
             connection.close()
 
 
+class _Pace:
+    """Notices a server that is too slow, whether it drips headers, framing or content."""
+
+    def __init__(
+        self, url: str, patience: Patience, clock: Callable[[], float], total: float | None
+    ) -> None:
+        self._url = url
+        self._patience = patience
+        self._clock = clock
+        self._total = total
+        self.start()
+
+    def start(self) -> None:
+        """Start anew, with a new request."""
+        self._start = self._window = self._clock()
+        self._content = 0
+
+    def arrived(self, count: int) -> None:
+        """Note that so many bytes of content have arrived."""
+        self._content += count
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent inside: a slow disk is not a slow server."""
+        before = self._clock()
+        yield
+        away = self._clock() - before
+        self._start += away
+        self._window += away
+
+    def check(self) -> None:
+        """Raise Unavailable if the server is too slow. Called before every read from the network.
+
+        One read waits for at most `Patience.connect` seconds, so that no more can pass unchecked.
+        """
+        now = self._clock()
+        if self._total is not None and now - self._start > self._total:
+            raise Unavailable(f"{self._url}: took longer than {self._total:g} seconds")
+        seconds = now - self._window
+        if seconds >= self._patience.window:
+            if self._content < self._patience.rate * seconds:
+                raise Unavailable(
+                    f"{self._url}: slower than {self._patience.rate} bytes a second over "
+                    f"{self._patience.window:g} seconds"
+                )
+            self._window, self._content = now, 0
+
+
+class _PacedReader(io.RawIOBase):
+    """A connection's unbuffered reader, with a check before every read."""
+
+    def __init__(self, inner: io.RawIOBase, pace: _Pace) -> None:
+        self._inner = inner
+        self._pace = pace
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._pace.check()
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+def _paced(pace: _Pace) -> type[http.client.HTTPResponse]:
+    """Return the class of a response whose every read, of headers too, is paced."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+            super().__init__(sock, *args, **options)
+            self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace))
+
+    return Response
+
+
+def _blocks(
+    url: str, response: http.client.HTTPResponse, limit: int, pace: _Pace
+) -> Iterator[memoryview]:
+    received = 0
+    while True:
+        try:
+            # read1 returns what has come, and does not wait for a block to be full.
+            data = response.read1(min(BLOCK, limit + 1))
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"{url}: the connection broke: {_why(error)}") from error
+        if not data:
+            break
+        received += len(data)
+        if received > limit:
+            raise TooLong(f"{url}: the server sends more than {limit} bytes")
+        pace.arrived(len(data))
+        with pace.paused():
+            yield memoryview(data)
+    if response.length:
+        raise Unavailable(f"{url}: the server stopped {response.length} bytes short")
+    if response.length == 0:
+        response.close()  # until Python 3.11.8, read1 left it open: the connection went to waste
+
+
 def _address(url: str) -> SplitResult:
-    address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise UsageError(f"{url!r} is not an http or https address", "give it with --repository")
-    return address
+    try:
+        address = urlsplit(url)
+        if address.scheme in ("http", "https") and address.hostname and address.port != 0:
+            return address
+    except ValueError:
+        pass
+    raise UsageError(f"{url!r} is not an http or https address", "give it with --repository")
 
 
 def _why(error: BaseException) -> str:

@@ -258,8 +258,9 @@ def match_rule(rule: Rule) -> Match:
 
 def _readme(fields: strict.Fields) -> str:
     value = fields.raw.get("readme", "")
-    if not isinstance(value, str):
-        raise fields.wrong("readme", "must be a string")
+    if not isinstance(value, str) or not value.replace("\n", "").isprintable():
+        # Owners read it on a terminal before they sign.
+        raise fields.wrong("readme", "must be printable text")
     return value
 
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelward.formats import strict
-from modelward.formats.dsse import base64_bytes
 
 DOCUMENT = "model signature"
 CAP = 4 << 20
@@ -77,8 +76,8 @@ def verify(data: bytes, resources: Mapping[str, str], signers: Sequence[str]) ->
     envelope = fields.fields("dsseEnvelope")
     if envelope.any("payloadType") != PAYLOAD_TYPE:
         raise envelope.wrong("payloadType", f"must be {PAYLOAD_TYPE!r}")
-    payload = base64_bytes(envelope, "payload")
-    signatures = [base64_bytes(item, "sig") for item in envelope.each("signatures", most=1)]
+    payload = envelope.base64("payload")
+    signatures = [item.base64("sig") for item in envelope.each("signatures", most=1)]
     if not signatures:
         raise envelope.wrong("signatures", "is empty")
     hint = fields.fields("verificationMaterial").fields("publicKey").text("hint", most=128)
@@ -91,14 +90,20 @@ def verify(data: bytes, resources: Mapping[str, str], signers: Sequence[str]) ->
 
 
 def _verify_raw(pem: str, signature: bytes, message: bytes) -> None:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - lean start-up
+    from cryptography.exceptions import (  # noqa: PLC0415 - lean start-up
+        InvalidSignature,
+        UnsupportedAlgorithm,
+    )
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     # The specification ties each curve to the digest of its size.
     digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
-    key = load_pem_public_key(pem.encode())
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError("the policy's signer is not a public key") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in digests:
         raise ValueError("the policy's signer is not a P-256, P-384 or P-521 key")
     try:

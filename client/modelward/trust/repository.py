@@ -8,7 +8,7 @@ a second timestamp under a version already seen (row 16), and errors that say wh
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
 
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
 _TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 logging.getLogger("tuf").setLevel(logging.ERROR)
@@ -94,7 +95,7 @@ class Repository:
     ) -> None:
         self._cache = cache
         self._targets_url = targets_url if targets_url.endswith("/") else targets_url + "/"
-        self._fetcher = _TufFetcher(fetcher)
+        self._fetcher = _TufFetcher(fetcher, before_timestamp=self._check_root_expiry)
         self._floors = floors or Floors()
         self._refuse_replay = refuse_replay
         with _tuf_errors("the provisioned root"):
@@ -137,7 +138,7 @@ class Repository:
                 return None
             self._check_listed()
             _check_info(info, cap)
-            data = self._fetcher.download_bytes(self._target_url(info), info.length)
+            data = self._fetcher.download_bytes(self.target_url(info), info.length)
             info.verify_length_and_hashes(data)
             return data
 
@@ -153,6 +154,13 @@ class Repository:
             if info is not None:
                 _check_info(info, None)
             return info
+
+    def target_url(self, info: TargetFile) -> str:
+        """Return where a target is served (TUF 5.7.3, consistent snapshots)."""
+        directory, slash, name = info.path.rpartition("/")
+        if self._root().consistent_snapshot:
+            name = f"{next(iter(info.hashes.values()))}.{name}"
+        return self._targets_url + quote(f"{directory}{slash}{name}", _PATH_SAFE)
 
     def new_floors(self) -> Floors:
         """Return the floors raised to what this refresh verified."""
@@ -182,13 +190,6 @@ class Repository:
         """Return the cached, verified metadata file of a role."""
         return self._cache / f"{quote(role, '')}.json"
 
-    def _target_url(self, info: TargetFile) -> str:
-        """Return where a target is served (TUF 5.7.3, consistent snapshots)."""
-        directory, slash, name = info.path.rpartition("/")
-        if self._root().consistent_snapshot:
-            name = f"{next(iter(info.hashes.values()))}.{name}"
-        return self._targets_url + quote(f"{directory}{slash}{name}")
-
     def _read(self, role: str) -> Metadata[Any]:
         return Metadata[Any].from_file(str(self.metadata_file(role)))
 
@@ -202,6 +203,11 @@ class Repository:
         state = _state(role, self._read(role), self._root())
         digest = hashlib.sha256(self.metadata_file(role).read_bytes()).hexdigest()
         return RoleFloor(state.version, digest, frozenset(state.signers))
+
+    def _check_root_expiry(self) -> None:
+        """TUF 5.3.10: an expired root ends the update before anything more is asked for."""
+        if self._root().is_expired():
+            raise tuf_errors.ExpiredMetadataError("Final root.json is expired")
 
     def _check_replay(self) -> None:
         """Attack row 16: a second timestamp under a version that was already trusted."""
@@ -267,6 +273,35 @@ def check_root(data: bytes) -> int:
         return root.signed.version
 
 
+def verified(info: TargetFile, blocks: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Pass on the blocks of a target of any size. The last check is made after the last block.
+
+    The caller must not use what it got unless this ends without an error (TUF 5.7.3).
+
+    Raises:
+        Refused: The bytes are not the target.
+    """
+    received = 0
+    with _tuf_errors(f"the target {info.path}"):
+        digests = {name: _digest(name) for name in info.hashes}
+        for block in blocks:
+            received += len(block)
+            for digest in digests.values():
+                digest.update(block)
+            yield block
+        if received != info.length:
+            raise tuf_errors.LengthOrHashMismatchError(
+                f"it has {received} bytes instead of {info.length}"
+            )
+        for name, digest in digests.items():
+            if digest.hexdigest() != info.hashes[name]:
+                raise tuf_errors.LengthOrHashMismatchError(f"its {name} digest is another one")
+
+
+def _digest(name: str) -> "hashlib._Hash | hashlib.blake2b":
+    return hashlib.blake2b(digest_size=32) if name == "blake2b-256" else hashlib.new(name)
+
+
 def _holds(floor: RoleFloor, role: str, root: Root) -> bool:
     """Tell whether root still trusts enough of those who signed the floor's metadata."""
     trusted = root.roles[role]
@@ -313,14 +348,18 @@ def _state(
 class _TufFetcher(FetcherInterface):
     """Lets TUF's client fetch through a `Fetcher`, in memory."""
 
-    def __init__(self, fetcher: Fetcher) -> None:
+    def __init__(self, fetcher: Fetcher, before_timestamp: Callable[[], None]) -> None:
         self._inner = fetcher
+        self._before_timestamp = before_timestamp
         self.served_timestamp: bytes | None = None
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         raise NotImplementedError  # never called: both callers are overridden below
 
     def download_bytes(self, url: str, max_length: int) -> bytes:
+        is_timestamp = url.rpartition("/")[2] == "timestamp.json"
+        if is_timestamp:
+            self._before_timestamp()
         try:
             data = self._inner.fetch(url, max_length)
         except TooLong as error:
@@ -329,7 +368,7 @@ class _TufFetcher(FetcherInterface):
             raise tuf_errors.DownloadHTTPError(error.reason, error.status) from error
         except Unavailable as error:
             raise tuf_errors.DownloadError(error.reason) from error
-        if url.rpartition("/")[2] == "timestamp.json":
+        if is_timestamp:
             self.served_timestamp = data
         return data
 

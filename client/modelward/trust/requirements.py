@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats.release import DOCUMENT, Requirements
 
-_CLAUSE = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)")
-_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+_CLAUSE = re.compile(r"(>=|<=|==|!=|>|<)\s*(\d+(?:\.\d+)*)", re.ASCII)
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*", re.ASCII)
 
 
 @dataclass(frozen=True)

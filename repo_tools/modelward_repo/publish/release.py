@@ -1,0 +1,242 @@
+"""Publishing a release, through the very gates that a device will hold it against."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from securesystemslib.signer import Signer
+
+from modelward import update
+from modelward.errors import Gate, UsageError
+from modelward.formats import policy as policies
+from modelward.formats import release as releases
+from modelward.formats.policy import FleetPolicy
+from modelward.formats.release import Blob, Release, Requirements
+from modelward.trust.requirements import satisfies
+from modelward_repo.publish.bundle import Bundle, Meter
+from modelward_repo.publish.signing import online_signers, role_signers
+from modelward_repo.publish.staging import Online, Staging
+from modelward_repo.roles.keys import Passphrase
+from modelward_repo.roles.policy import role_name
+from modelward_repo.storage import Storage
+from modelward_repo.supply_chain.hasher import Progress, no_progress
+
+SIGNATURE = "model.sig"
+GOLDEN = "golden.json"
+_RELEASE_PATH = re.compile(r"models/[^/]+/([^/]+)/release\.json")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be published.
+
+    Attributes:
+        model: Name of the model.
+        version: The version.
+        bundle: Its files.
+        evidence: The content of evidence.jsonl.
+        requires: What a device must have.
+    """
+
+    model: str
+    version: str
+    bundle: Bundle
+    evidence: bytes
+    requires: Requirements = field(default_factory=Requirements)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What signs a release. No other private key is read to publish.
+
+    Attributes:
+        release: Signers of the model's role.
+        online: Signers of snapshot and timestamp.
+    """
+
+    release: Sequence[Signer]
+    online: Online
+
+    @classmethod
+    def load(
+        cls, storage: Storage, model: str, keys: Path, passphrase: Passphrase, now: datetime
+    ) -> "Keys":
+        """Load them from a folder of holders.
+
+        Raises:
+            UsageError: They are not there, or the repository has no such model.
+        """
+        staging = Staging.of(storage, now)
+        return cls(
+            role_signers(staging, role_name(model), keys, passphrase),
+            online_signers(staging, keys, passphrase),
+        )
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing did, or would do.
+
+    Attributes:
+        release: The release.
+        findings: What each gate found, for people.
+        already: Whether it had been published before, so that nothing was done.
+    """
+
+    release: Release
+    findings: tuple[tuple[Gate, str], ...] = ()
+    already: bool = False
+
+
+def no_meter(_label: str) -> AbstractContextManager[Progress]:
+    """Show nothing."""
+    return nullcontext(no_progress)
+
+
+def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
+    storage: Storage,
+    request: Request,
+    keys: Keys,
+    now: datetime,
+    *,
+    meter: Meter = no_meter,
+    dry_run: bool = False,
+) -> Published:
+    """Publish a release, or refuse what a device would refuse.
+
+    Blobs are written first, without keeping other publishers waiting. What happened meanwhile is
+    then taken into account: the release is staged and judged anew under the repository's lock.
+
+    Args:
+        storage: The repository.
+        request: What to publish.
+        keys: What signs it.
+        now: The time to judge and to count expiry by.
+        meter: Shows progress.
+        dry_run: Judge only, write nothing.
+
+    Raises:
+        Refused: A device would refuse the release.
+        UsageError: The version is published already with other content, or the request makes no
+            sense.
+        StorageError: Something could not be written; what was published before still is.
+    """
+    staging, published = _judge(storage, request, keys, now)
+    if published.already or dry_run:
+        return published
+    with meter("Storing") as progress:
+        _store(storage, request.bundle, progress)
+    with storage.lock():
+        staging, published = _judge(storage, request, keys, now)
+        if not published.already:
+            staging.commit()
+    return published
+
+
+def released(staging: Staging, model: str) -> Iterator[Release]:
+    """Yield every published release of a model.
+
+    Raises:
+        UsageError: The repository has no such model.
+    """
+    role = role_name(model)
+    for path in staging.targets(role).signed.targets:
+        if _RELEASE_PATH.fullmatch(path):
+            yield Release.parse(staging.target(role, path) or b"")
+
+
+def blob_path(blob: Blob) -> str:
+    """Return where a blob lies in a repository."""
+    return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"
+
+
+def _judge(
+    storage: Storage, request: Request, keys: Keys, now: datetime
+) -> tuple[Staging, Published]:
+    """Stage the release and take it through the device's gates."""
+    staging = Staging.of(storage, now)
+    before = {release.version: release for release in released(staging, request.model)}
+    floor = 1 + max((release.counter for release in before.values()), default=0)
+    release = _release(request, floor, now)
+    if request.version in before:
+        return staging, _already(staging, request, release, before[request.version])
+    _check_components(staging, request.requires)
+    role = role_name(request.model)
+    added = {
+        release.target_path: release.to_bytes(),
+        releases.evidence_path(request.model, request.version): request.evidence,
+    }
+    staging.put_targets(role, staging.targets(role), added, keys.release)
+    staging.finish(keys.online)
+    with staging.as_device() as repository:
+        fleet = FleetPolicy.parse(repository.target(FleetPolicy.TARGET, policies.CAP) or b"")
+        examined = update.examine(
+            repository,
+            fleet,
+            request.model,
+            request.version,
+            fetch_blob=request.bundle.read,
+            facts=None,
+            floor=floor,
+            now=now,
+        )
+    return staging, Published(examined.release, examined.findings)
+
+
+def _release(request: Request, counter: int, now: datetime) -> Release:
+    paths = {file.path for file in request.bundle.files}
+    release = Release(
+        model=request.model,
+        version=request.version,
+        counter=counter,
+        released=now,
+        ticket=request.bundle.ticket,
+        files=request.bundle.files,
+        requires=request.requires,
+        signature=SIGNATURE if SIGNATURE in paths else None,
+        golden=GOLDEN if GOLDEN in paths else None,
+    )
+    for _, specifier in request.requires.runtime:
+        satisfies("0", specifier)  # a specifier that makes no sense is refused here, not there
+    return Release.parse(release.to_bytes())
+
+
+def _already(staging: Staging, request: Request, new: Release, old: Release) -> Published:
+    same = replace(new, counter=old.counter, released=old.released) == old
+    evidence = releases.evidence_path(request.model, request.version)
+    if same and staging.target(role_name(request.model), evidence) == request.evidence:
+        return Published(old, already=True)
+    raise UsageError(
+        f"{request.model} {request.version} is published already, with other content",
+        "a published version never changes: publish this one under a new version",
+    )
+
+
+def _check_components(staging: Staging, requires: Requirements) -> None:
+    for model, version in requires.components:
+        if (
+            releases.target_path(model, version)
+            not in staging.targets(role_name(model)).signed.targets
+        ):
+            raise UsageError(
+                f"the component {model} {version} is not published",
+                "publish components before what needs them",
+            )
+
+
+def _store(storage: Storage, bundle: Bundle, progress: Progress) -> None:
+    """Copy a bundle's files into the repository, each content once."""
+    total = sum(file.blob.length for file in bundle.files)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    for file in bundle.files:
+        with (bundle.directory / file.path).open("rb") as source:
+            storage.copy_new(blob_path(file.blob), source, file.blob, advance)

@@ -1,0 +1,269 @@
+"""A change to a repository, made in memory and then written in an order no reader can trip over.
+
+A publisher loads the published state, changes roles, looks at the result as a device would, and
+commits. Committing writes targets, then metadata, all under names that were never used before,
+and last of all replaces `timestamp.json`: until then every reader sees the old state, afterwards
+the new one. A publisher killed in between leaves files that nothing refers to.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import unquote
+
+from securesystemslib.signer import Signer
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+
+from modelward.errors import ModelwardError, NotFound, TooLong, UsageError
+from modelward.trust.repository import Repository
+from modelward_repo.roles import metadata as tuf
+from modelward_repo.storage import Storage
+
+TIMESTAMP = "metadata/timestamp.json"
+FIRST_ROOT = "metadata/1.root.json"
+_STAGED = "staged:///"
+_VERSIONED = re.compile(r"metadata/([1-9][0-9]*)\.(.+)\.json")
+
+
+@dataclass(frozen=True)
+class Online:
+    """What signs the two roles that every change signs anew.
+
+    Attributes:
+        snapshot: Signers of `snapshot`.
+        timestamp: Signers of `timestamp`.
+    """
+
+    snapshot: Sequence[Signer]
+    timestamp: Sequence[Signer]
+
+
+class Staging:
+    """A repository with changes that are not yet published. See `of` and `genesis`."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        now: datetime,
+        root: Metadata[Root],
+        timestamp: Metadata[Timestamp] | None,
+        snapshot: Metadata[Snapshot],
+    ) -> None:
+        self.now = now
+        self.root = root
+        self.timestamp = timestamp
+        self.snapshot = snapshot
+        self._storage = storage
+        self._new: dict[str, bytes] = {}
+        self._timestamp_file = b""
+        self._versions = _versions(storage)
+
+    @classmethod
+    def of(cls, storage: Storage, now: datetime) -> "Staging":
+        """Return a published repository, nothing changed yet.
+
+        Args:
+            storage: Where it lies.
+            now: The time to count expiry from.
+
+        Raises:
+            UsageError: There is no repository.
+        """
+        if not storage.exists(TIMESTAMP):
+            raise UsageError(
+                "there is no repository here",
+                "name its directory with --repository, or make one with `modelward-repo init`",
+            )
+        root = f"metadata/{_versions(storage)['root']}.root.json"
+        timestamp: Metadata[Timestamp] = _parse(TIMESTAMP, storage.read(TIMESTAMP))
+        snapshot = f"metadata/{timestamp.signed.snapshot_meta.version}.snapshot.json"
+        return cls(
+            storage,
+            now,
+            _parse(root, storage.read(root)),
+            timestamp,
+            _parse(snapshot, storage.read(snapshot)),
+        )
+
+    @classmethod
+    def genesis(
+        cls, storage: Storage, now: datetime, root: Metadata[Root], signers: Sequence[Signer]
+    ) -> "Staging":
+        """Return a repository that does not exist yet.
+
+        Args:
+            storage: An empty place.
+            now: The time to count expiry from.
+            root: Its root, not yet signed.
+            signers: Whoever signs root.
+        """
+        staging = cls(storage, now, root, None, Metadata(Snapshot()))
+        staging.snapshot.signed.meta.clear()
+        staging._put(Root.type, root, signers)
+        return staging
+
+    def targets(self, role: str) -> Metadata[Targets]:
+        """Return the metadata of a targets role, as staged or published.
+
+        Raises:
+            UsageError: The repository has no such role.
+        """
+        listed = self.snapshot.signed.meta.get(f"{role}.json")
+        if listed is None:
+            raise UsageError(
+                f"the repository has no role {role!r}", "see `modelward-repo status` for its roles"
+            )
+        path = f"metadata/{listed.version}.{role}.json"
+        return _parse(path, self.read(path))
+
+    def delegator(self, role: str) -> Root | Targets:
+        """Return what delegates to a role: root to the top-level ones, targets to the others."""
+        if role in self.root.signed.roles:
+            return self.root.signed
+        return self.targets(Targets.type).signed
+
+    def target(self, role: str, path: str) -> bytes | None:
+        """Return a target that a role lists, or None."""
+        listed = self.targets(role).signed.targets.get(path)
+        return self.read(_target_file(path, listed.hashes["sha256"])) if listed else None
+
+    def read(self, path: str) -> bytes:
+        """Return a file, staged or published."""
+        return self._new[path] if path in self._new else self._storage.read(path)
+
+    def put_targets(
+        self,
+        role: str,
+        metadata: Metadata[Targets],
+        added: Mapping[str, bytes],
+        signers: Sequence[Signer],
+    ) -> None:
+        """Stage new metadata of a targets role.
+
+        Args:
+            role: The role.
+            metadata: Its metadata; version, expiry and signatures are set here.
+            added: Targets to add to it, by path.
+            signers: Whoever signs it.
+        """
+        for path, data in added.items():
+            metadata.signed.targets[path] = tuf.target_file(path, data)
+            self._new[_target_file(path, hashlib.sha256(data).hexdigest())] = data
+        version, data = self._put(role, metadata, signers)
+        self.snapshot.signed.meta[f"{role}.json"] = tuf.meta_file(version, data)
+
+    def sign_again(self, role: str, signers: Sequence[Signer]) -> None:
+        """Stage a targets role with the same content and a new expiry."""
+        self.put_targets(role, self.targets(role), {}, signers)
+
+    def finish(self, online: Online, *, snapshot: bool = True) -> None:
+        """Sign snapshot and timestamp: the change is complete.
+
+        Args:
+            online: What signs them.
+            snapshot: Whether the snapshot changes; else only the timestamp is signed anew.
+        """
+        timestamp = self.timestamp or Metadata(Timestamp())
+        if snapshot:
+            version, data = self._put("snapshot", self.snapshot, online.snapshot)
+            timestamp.signed.snapshot_meta = tuf.meta_file(version, data)
+        version = self.timestamp.signed.version + 1 if self.timestamp else 1
+        expires = self._expires("timestamp")
+        self._timestamp_file = tuf.sign(timestamp, version, expires, online.timestamp)
+
+    def fetch(self, url: str, limit: int) -> bytes:
+        """Return a file as a server would, once the change were published.
+
+        This makes a `Staging` a `modelward.trust.repository.Fetcher`.
+
+        Raises:
+            NotFound: There is no such file.
+            TooLong: It is longer than `limit` bytes.
+        """
+        path = unquote(url.removeprefix(_STAGED))
+        if path == TIMESTAMP and self._timestamp_file:
+            data = self._timestamp_file
+        elif path in self._new or self._storage.exists(path):
+            data = self.read(path)
+        else:
+            raise NotFound(f"there is no {path}")
+        if len(data) > limit:
+            raise TooLong(f"{path} is longer than {limit} bytes")
+        return data
+
+    @contextmanager
+    def as_device(self) -> Iterator[Repository]:
+        """Give the changed repository as a device sees it that trusts its very first root.
+
+        Raises:
+            Refused: A device would refuse its metadata.
+        """
+        with TemporaryDirectory(prefix="modelward-") as cache:
+            repository = Repository(
+                cache=Path(cache),
+                metadata_url=f"{_STAGED}metadata/",
+                targets_url=f"{_STAGED}targets/",
+                fetcher=self,
+                root=self.read(FIRST_ROOT),
+            )
+            repository.refresh()
+            yield repository
+
+    def commit(self) -> None:
+        """Publish the change. The caller holds the storage's lock since before loading.
+
+        Raises:
+            StorageError: Something could not be written; the old state is still published.
+        """
+        if not self._timestamp_file:
+            raise RuntimeError("finish() was not called")
+        for path in sorted(self._new, key=lambda path: path.startswith("metadata/")):
+            self._storage.write_new(path, self._new[path])
+        self._storage.replace(TIMESTAMP, self._timestamp_file)
+
+    def _put(
+        self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]
+    ) -> tuple[int, bytes]:
+        # A killed publisher may have left a file of the next version, and a cache may have seen
+        # it: a version that was ever written is never used for other content.
+        version = self._versions.get(role, 0) + 1
+        self._versions[role] = version
+        data = tuf.sign(metadata, version, self._expires(role), signers)
+        self._new[f"metadata/{version}.{role}.json"] = data
+        return version, data
+
+    def _expires(self, role: str) -> datetime:
+        validity: timedelta = tuf.validity(self.delegator(role), role)
+        return self.now + validity
+
+
+def _parse(path: str, data: bytes) -> Metadata[Any]:
+    try:
+        return Metadata.from_bytes(data)
+    except RepositoryError as error:
+        raise ModelwardError(
+            f"{path} is not TUF metadata: {error}", "the repository is damaged: restore it"
+        ) from error
+
+
+def _target_file(path: str, digest: str) -> str:
+    """Return where a target's file lies (TUF 6.2, consistent snapshots)."""
+    directory, slash, name = path.rpartition("/")
+    return f"targets/{directory}{slash}{digest}.{name}"
+
+
+def _versions(storage: Storage) -> dict[str, int]:
+    """Return the highest version of each role that was ever written."""
+    versions: dict[str, int] = {}
+    for path in storage.list("metadata"):
+        if match := _VERSIONED.fullmatch(path):
+            role = match[2]
+            versions[role] = max(versions.get(role, 0), int(match[1]))
+    return versions

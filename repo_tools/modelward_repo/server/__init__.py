@@ -1,0 +1,1 @@
+"""Serving a repository over HTTP. Nothing here is trusted by any device."""

@@ -1,0 +1,1 @@
+"""How a model was made: layouts compiled from reviewable source, steps attested."""
