@@ -1,20 +1,23 @@
 """The device's command line: parse, call, print. Everything is decided elsewhere."""
 
 import argparse
+import contextlib
 import json
 import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelward import config as configuration
-from modelward.config import Config
 from modelward.errors import ExitCode, Gate, ModelwardError, Refused, UsageError
 
 if TYPE_CHECKING:
-    from modelward.update import Device, Outcome
+    from modelward.device import Device
+    from modelward.install.slots import Slot
+    from modelward.update import Outcome
 
 EXIT_CODES = """\
 exit codes:
@@ -28,19 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
     except ModelwardError as error:
         _report(error, as_json=getattr(options, "json", False))
         return int(error.exit_code)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        # Nobody reads on. Python flushes once more at exit: let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.ERROR)
     except OSError as error:
         failure = ModelwardError(str(error), "check permissions and free space")
         _report(failure, as_json=getattr(options, "json", False))
         return int(failure.exit_code)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Verified updates of AI models, on a device. Nothing is installed unless "
         "the security team's roles (TUF), the chain of training steps (in-toto) and the fleet's "
         "policy all agree; that is decided before a single weight is fetched.",
-        epilog=EXIT_CODES,
+        epilog=_EXAMPLE + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -92,7 +98,13 @@ def _parser() -> argparse.ArgumentParser:
     verify = _command(commands, "verify", _verify, "re-hash everything installed", _VERIFY_HELP)
     verify.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
 
-    completion = commands.add_parser("completion", help="print a completion script for your shell")
+    completion = commands.add_parser(
+        "completion",
+        help="print a completion script for your shell",
+        description=_COMPLETION_HELP,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(run=_completion, parser=parser)
     return parser
@@ -116,6 +128,12 @@ def _command(commands: Any, name: str, run: Any, summary: str, text: str) -> Any
     return command
 
 
+_EXAMPLE = """\
+example:
+  modelward init --repository https://models.example.com --root root.json
+  modelward update
+
+"""
 _INIT_HELP = """\
 Set this device up: a state directory, the root of trust, and modelward.toml.
 
@@ -141,6 +159,9 @@ example:
 """
 _STATUS_HELP = """\
 Show what is installed, what it would fall back to, and how the last update ended. No network.
+
+example:
+  modelward status --json
 """
 _EXPLAIN_HELP = """\
 Show why an installed model is trusted: which roles vouch for it and until when, who did every
@@ -152,6 +173,15 @@ example:
 _VERIFY_HELP = """\
 Hash every file of every installed model again and verify its proof. Exit code 3 if anything is
 not as it was approved.
+
+example:
+  modelward verify --state /var/lib/modelward
+"""
+_COMPLETION_HELP = """\
+Print a script that lets your shell complete the commands and options of modelward.
+
+example:
+  modelward completion bash > /etc/bash_completion.d/modelward
 """
 
 
@@ -167,13 +197,15 @@ def _init(options: argparse.Namespace) -> ExitCode:
     except OSError as error:
         raise UsageError(f"the root metadata {options.root} cannot be read: {error}") from error
     version = repository.check_root(root)
-    settings = Config(
-        state=state,
-        repository=configuration.check_repository(options.repository),
-        device_id=options.device_id or secrets.token_hex(16),
-        channel=options.channel,
-        models=tuple(options.model),
-        labels=_labels(options.label),
+    settings = configuration.from_settings(
+        state,
+        {
+            "repository": options.repository,
+            "device_id": options.device_id or secrets.token_hex(16),
+            "channel": options.channel,
+            "models": options.model,
+            "labels": _labels(options.label),
+        },
     )
     fsops.make_directory(state)
     fsops.check_file_system(state)
@@ -181,7 +213,6 @@ def _init(options: argparse.Namespace) -> ExitCode:
         fsops.make_directory(state / folder)
     fsops.write_file(state / "root.json", root)
     fsops.write_file(state / configuration.FILE, settings.to_toml().encode())
-    configuration.load(state, {})  # what was just written must be readable
     _say(
         options,
         {
@@ -215,7 +246,9 @@ def _check(options: argparse.Namespace) -> ExitCode:
 
 
 def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
-    from modelward import update  # noqa: PLC0415
+    if _nothing_new(options):
+        return ExitCode.DONE
+    from modelward import update  # noqa: PLC0415 - each command loads what it needs
     from modelward.install import last  # noqa: PLC0415
 
     device = _device(options)
@@ -225,7 +258,9 @@ def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
     except ModelwardError as error:
         watch.end()
         if not only_check:
-            last.write(device.config.state, device.clock(), error.to_dict())
+            # The note must not take the place of what it is about.
+            with contextlib.suppress(OSError):
+                last.write(device.config.state, device.clock(), error.to_dict())
         raise
     watch.end()
     result = _outcome_dict(outcome, only_check=only_check)
@@ -233,6 +268,40 @@ def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
         last.write(device.config.state, device.clock(), result)
     _say(options, result, _outcome_text(outcome, only_check=only_check))
     return ExitCode.DONE
+
+
+def _nothing_new(options: argparse.Namespace) -> bool:
+    """Take the fast path of gate 3, before anything slow is loaded."""
+    from modelward import fastpath  # noqa: PLC0415
+    from modelward.install.slots import Slots  # noqa: PLC0415
+    from modelward.install.store import Store  # noqa: PLC0415
+    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
+
+    config = _config(options)
+    with Http(Patience(tries=1)) as http:
+        if not fastpath.nothing_new(config, options.models, datetime.now(UTC), http):
+            return False
+    active = Slots(config.state, Store(config.state / "store")).installed().active
+    running = {model: slot.version for model, slot in active.items()}
+    result = {
+        "outcome": "unchanged",
+        "exit_code": 0,
+        "changes": [],
+        "reasons": dict.fromkeys(running, "the repository has not changed since the last check"),
+        "fetched": 0,
+        "running": running,
+    }
+    _say(
+        options,
+        result,
+        f"{Gate.METADATA}: the repository has not changed since the last check\n"
+        f"nothing to do; running: {_running(running)}",
+    )
+    return True
+
+
+def _running(running: Mapping[str, str]) -> str:
+    return ", ".join(f"{model} {version}" for model, version in running.items()) or "nothing"
 
 
 def _outcome_dict(outcome: "Outcome", *, only_check: bool) -> dict[str, Any]:
@@ -252,8 +321,8 @@ def _outcome_dict(outcome: "Outcome", *, only_check: bool) -> dict[str, Any]:
 
 def _outcome_text(outcome: "Outcome", *, only_check: bool) -> str:
     if not outcome.changes:
-        running = ", ".join(f"{m} {s.version}" for m, s in outcome.installed.active.items())
-        return f"nothing to do; running: {running or 'nothing'}"
+        running = {model: slot.version for model, slot in outcome.installed.active.items()}
+        return f"nothing to do; running: {_running(running)}"
     verb = "would become" if only_check else "is now"
     return "\n".join(
         f"{change.model} {verb} {change.after} (was {change.before or 'not installed'})"
@@ -314,10 +383,9 @@ def _status(options: argparse.Namespace) -> ExitCode:
 
 def _explain(options: argparse.Namespace) -> ExitCode:
     from modelward import explain  # noqa: PLC0415
-    from modelward.update import cached_repository  # noqa: PLC0415
 
     device = _device(options)
-    explanation = explain.explain(device, options.model, cached_repository(device))
+    explanation = explain.explain(device, options.model)
     if options.svg:
         Path(options.svg).write_text(explain.to_svg(explanation), "utf-8")
     _say(options, explain.to_dict(explanation), explain.to_text(explanation))
@@ -325,8 +393,6 @@ def _explain(options: argparse.Namespace) -> ExitCode:
 
 
 def _verify(options: argparse.Namespace) -> ExitCode:
-    from modelward import explain  # noqa: PLC0415
-
     device = _device(options)
     installed = device.slots.installed()
     problems: list[dict[str, str]] = []
@@ -337,18 +403,17 @@ def _verify(options: argparse.Namespace) -> ExitCode:
         slots = [installed.active[model]]
         slots += [installed.previous[model]] if model in installed.previous else []
         for slot in slots:
-            found = list(device.slots.problems(model, slot))
+            found = _damage(device, model, slot)
             problems += [
                 {"model": model, "version": slot.version, "path": path, "problem": problem}
                 for path, problem in found
             ]
             checked.append({"model": model, "version": slot.version, "intact": not found})
-        explain.explain(device, model, None)
     text = [
         f"{item['model']} {item['version']}: {'intact' if item['intact'] else 'DAMAGED'}"
         for item in checked
     ]
-    text += [f"  {item['path']} {item['problem']}" for item in problems]
+    text += [f"  {item['path']}: {item['problem']}" for item in problems]
     _say(
         options,
         {"outcome": "damaged" if problems else "intact", "checked": checked, "problems": problems},
@@ -357,14 +422,30 @@ def _verify(options: argparse.Namespace) -> ExitCode:
     return ExitCode.REFUSED if problems else ExitCode.DONE
 
 
-def _device(options: argparse.Namespace) -> "Device":
-    from modelward.update import Device  # noqa: PLC0415
+def _damage(device: "Device", model: str, slot: "Slot") -> list[tuple[str, str]]:
+    from modelward import explain  # noqa: PLC0415
 
-    state = configuration.state_directory(options.state, os.environ)
+    found: list[tuple[str, str]] = []
+    try:
+        found.extend(device.slots.problems(model, slot))
+        explain.proof(device, model, slot)
+    except Refused as error:
+        found.append(("proof", error.reason))
+    return found
+
+
+def _device(options: argparse.Namespace) -> "Device":
+    from modelward.device import Device  # noqa: PLC0415
+
+    return Device(_config(options))
+
+
+def _config(options: argparse.Namespace) -> configuration.Config:
     overrides = {
         name: getattr(options, name, None) for name in ("repository", "channel", "device_id")
     }
-    return Device(configuration.load(state, os.environ, overrides))
+    state = configuration.state_directory(options.state, os.environ)
+    return configuration.load(state, os.environ, overrides)
 
 
 class _Terminal:

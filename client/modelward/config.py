@@ -97,7 +97,45 @@ def load(
         )
     settings |= _from_environment(environment)
     settings |= {name: value for name, value in (overrides or {}).items() if value is not None}
-    return _checked(state, path, settings)
+    return from_settings(state, settings)
+
+
+def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
+    """Return a device's configuration.
+
+    Args:
+        state: The state directory.
+        settings: Settings by name, wherever they come from.
+
+    Raises:
+        UsageError: A setting is missing or makes no sense.
+    """
+
+    def text(name: str, default: str | None = None) -> str:
+        value = settings.get(name, default)
+        if not _is_text(value) or not value:
+            raise UsageError(f"the setting {name!r} must be a text")
+        return str(value)
+
+    models = settings.get("models", [])
+    labels = settings.get("labels", {})
+    if not isinstance(models, list | tuple) or not all(map(_is_text, models)):
+        raise UsageError("the setting 'models' must be a list of names")
+    if not isinstance(labels, dict) or not all(map(_is_text, [*labels, *labels.values()])):
+        raise UsageError("the setting 'labels' must be texts by name")
+    try:
+        for name in (*models, text("channel", "stable")):
+            check_name(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Config(
+        state=state,
+        repository=check_repository(text("repository")),
+        device_id=text("device_id"),
+        channel=text("channel", "stable"),
+        models=tuple(models),
+        labels=labels,
+    )
 
 
 def check_repository(url: str) -> str:
@@ -106,12 +144,22 @@ def check_repository(url: str) -> str:
     Raises:
         UsageError: It is not an http or https address.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    if not _is_address(url):
         raise UsageError(
             f"{url!r} is not a repository's address", "it is like https://models.example.com"
         )
     return url.rstrip("/")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")  # as connecting to it will
+        strange = parts.port == 0 or parts.username is not None or parts.query or parts.fragment
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url
+    return plain and not strange and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -126,33 +174,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def _checked(state: Path, path: Path, settings: Mapping[str, Any]) -> Config:
-    def text(name: str, default: str | None = None) -> str:
-        value = settings.get(name, default)
-        if not isinstance(value, str) or not value or not value.isprintable():
-            raise UsageError(f"{path}: {name!r} must be a text")
-        return value
-
-    models = settings.get("models", [])
-    labels = settings.get("labels", {})
-    if not isinstance(models, list | tuple) or not all(isinstance(name, str) for name in models):
-        raise UsageError(f"{path}: 'models' must be a list of names")
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise UsageError(f"{path}: 'labels' must be texts by name")
-    try:
-        for name in (*models, text("channel", "stable")):
-            check_name(name)
-    except ValueError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return Config(
-        state=state,
-        repository=check_repository(text("repository")),
-        device_id=text("device_id"),
-        channel=text("channel", "stable"),
-        models=tuple(models),
-        labels=labels,
-    )
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def _quote(text: str) -> str:
-    return json.dumps(text)  # a JSON string is a TOML basic string
+    # A JSON string is a TOML basic string, if no character is split into surrogates.
+    return json.dumps(text, ensure_ascii=False)

@@ -7,12 +7,12 @@ from html import escape
 from typing import Any
 
 from modelward.device import Device
-from modelward.errors import Refused, UsageError
+from modelward.errors import Gate, Refused, UsageError
 from modelward.formats import Unverified, dsse, strict
 from modelward.formats.policy import ModelPolicy
 from modelward.install.slots import Slot
 from modelward.trust import supply_chain
-from modelward.trust.repository import Repository, RoleState
+from modelward.trust.repository import Cache, RoleState
 from modelward.trust.supply_chain import Attested, Chain, StepRecord
 
 SHORT = 8  # digits of a key id or digest that people compare
@@ -38,13 +38,12 @@ class Explanation:
     warning: str | None
 
 
-def explain(device: Device, model: str, repository: Repository | None) -> Explanation:
+def explain(device: Device, model: str) -> Explanation:
     """Verify the kept proof of an installed model again, without any network.
 
     Args:
         device: The device.
         model: The model.
-        repository: The repository as of the last update, from TUF's cache; None if there is none.
 
     Raises:
         UsageError: The model is not installed.
@@ -53,6 +52,19 @@ def explain(device: Device, model: str, repository: Repository | None) -> Explan
     slot = device.slots.installed().active.get(model)
     if slot is None:
         raise UsageError(f"no model {model!r} is installed", f"run `modelward update {model}`")
+    attested, warning = proof(device, model, slot)
+    return Explanation(device.config.device_id, slot, attested, _roles(device, model), warning)
+
+
+def proof(device: Device, model: str, slot: Slot) -> tuple[Attested, str | None]:
+    """Verify the kept proof of a slot again.
+
+    Returns:
+        The proof, and what would be refused if the release came today, or None.
+
+    Raises:
+        Refused: The proof does not hold.
+    """
     release, _ = device.slots.release(model, slot)
     folder = device.slots.directory(model, slot)
 
@@ -60,31 +72,31 @@ def explain(device: Device, model: str, repository: Repository | None) -> Explan
         try:
             return (folder / name).read_bytes()
         except OSError as error:
-            raise UsageError(
-                f"the proof of {model} is gone: {error}", "run `modelward verify`"
+            raise Refused(
+                Gate.INSTALL,
+                f"the proof of {model} cannot be read: {error}",
+                "set the device up again, and find out who deleted it",
             ) from error
 
     policy = ModelPolicy.parse(kept("policy.json"))
     layout = dsse.Envelope.parse("layout", kept("layout.json"))
     evidence = dsse.parse_evidence(kept("evidence.jsonl"))
-    warning = None
+    claimed = Unverified(release)
     try:
-        attested = supply_chain.verify(
-            Unverified(release), evidence, layout, policy, device.clock()
-        )
+        return supply_chain.verify(claimed, evidence, layout, policy, device.clock()), None
     except Refused as error:
         # An expired layout does not undo what was proven when it was in force.
-        attested = supply_chain.verify(
-            Unverified(release), evidence, layout, policy, datetime.min.replace(tzinfo=UTC)
-        )
-        warning = error.reason
-    roles = tuple(_roles(repository, model)) if repository else ()
-    return Explanation(device.config.device_id, slot, attested, roles, warning)
+        in_force = datetime.min.replace(tzinfo=UTC)
+        return supply_chain.verify(claimed, evidence, layout, policy, in_force), error.reason
 
 
-def _roles(repository: Repository, model: str) -> Sequence[RoleState]:
+def _roles(device: Device, model: str) -> tuple[RoleState, ...]:
+    """Return the roles that vouch for a model, as of the last update; none without metadata."""
+    cache = Cache(device.cache)
+    if not cache.file("timestamp").exists():
+        return ()
     wanted = {"root", "targets", "snapshot", "timestamp", "channels", f"model-{model}"}
-    return [role for role in repository.roles() if role.name in wanted]
+    return tuple(role for role in cache.roles() if role.name in wanted)
 
 
 def to_dict(explanation: Explanation) -> dict[str, Any]:

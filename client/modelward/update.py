@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 from typing import Protocol
 
+from modelward import fastpath
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import Unverified, dsse, strict
@@ -211,6 +213,7 @@ def update(
             device.floors.save(raised)
             watch.passed(Gate.COMMIT, "floors raised: nothing older is accepted from now on")
         device.slots.collect()
+        _come_to_rest(device, models, repository, channel, installed, now)
         return Outcome(changes, reasons, steps.length, installed)
 
 
@@ -281,20 +284,6 @@ def examine(  # noqa: PLR0913 - the publisher calls this too: nothing may be imp
     findings.append((Gate.POLICY, _policy_detail(policy, content)))
     documents = {"evidence.jsonl": evidence, "layout.json": layout, "policy.json": policy_bytes}
     return Examined(attested, document, documents, tuple(findings))
-
-
-def cached_repository(device: Device) -> Repository | None:
-    """Return the repository as of the last update, from TUF's cache; None if there is none."""
-    if not (device.cache / "timestamp.json").exists():
-        return None
-    origin = Origin(device.config.repository)
-    return Repository(
-        cache=device.cache,
-        metadata_url=origin.metadata_url,
-        targets_url=origin.targets_url,
-        fetcher=Http(),
-        root=device.root,
-    )
 
 
 @dataclass(frozen=True)
@@ -441,6 +430,31 @@ def _fetch(steps: plan.Plan, store: Store, http: Http, origin: Origin, watch: Wa
         store.add(blob, fetch.fetch(http, origin.blob_url(blob.sha256), blob, progress))
 
 
+def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
+    device: Device,
+    models: Sequence[str],
+    repository: Repository,
+    channel: Channel,
+    installed: Installed,
+    now: datetime,
+) -> None:
+    """Let the next check take the fast path, unless a rollout makes its answer depend on time."""
+    state = device.config.state
+    if any(entry.rollout for entry in channel.models.values()):
+        fastpath.forget(state)
+        return
+    fastpath.remember(
+        state,
+        fastpath.Rest(
+            timestamp=repository.cache.digest("timestamp"),
+            settings=fastpath.settings_digest(device.config, models),
+            generation=installed.number,
+            since=now,
+            expires=min(role.expires for role in repository.cache.roles()),
+        ),
+    )
+
+
 def _check_staged(device: Device, slots: Mapping[str, Slot]) -> None:
     """Hash what is about to run: blobs that were here already may have rotted or been changed."""
     for model, slot in slots.items():
@@ -464,9 +478,9 @@ def _gate(gate: Gate) -> Iterator[None]:
 
 
 def _metadata_detail(repository: Repository, now: datetime) -> str:
-    roles = list(repository.roles())
+    roles = list(islice(repository.cache.roles(), 4))  # the top level; others are not fresh yet
     first = min(roles, key=lambda role: role.expires)
-    versions = ", ".join(f"{role.name} {role.version}" for role in roles[:4])
+    versions = ", ".join(f"{role.name} {role.version}" for role in roles)
     left = first.expires - now
     return f"{versions}; signatures as root demands; {first.name} expires in {_span(left)}"
 

@@ -11,7 +11,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -20,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 from modelward.errors import NotFound, TooLong, Unavailable, UsageError
 
 BLOCK = 1 << 20  # bytes
+_HEADERS = {"Accept-Encoding": "identity", "User-Agent": "modelward"}
 _NOT_FOUND = (403, 404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -94,6 +95,26 @@ class Http:
                 raise TooLong(f"{url}: the server announces {declared} bytes, at most {limit} fit")
             yield from _blocks(url, response, limit, pace)
 
+    def fetch_unless(self, url: str, limit: int, sha256: str) -> bytes | None:
+        """Return a small document, or None if the server says that it is still the known one.
+
+        Args:
+            url: Where it is.
+            limit: Most bytes it may have.
+            sha256: Digest of the known one: modelward's server uses digests as entity tags.
+
+        Raises:
+            TooLong: It is longer; reading stopped there.
+            NotFound: The server has no such file.
+            Unavailable: Anything else went wrong.
+        """
+        pace = _Pace(url, self.patience, self.clock, self.patience.total)
+        with self._response(url, pace, {"If-None-Match": f'"{sha256}"'}) as response:
+            if response.status == http.client.NOT_MODIFIED:
+                response.read()
+                return None
+            return b"".join(map(bytes, _blocks(url, response, limit, pace)))
+
     def close(self) -> None:
         """Close all connections."""
         while self._open:
@@ -106,9 +127,11 @@ class Http:
         self.close()
 
     @contextmanager
-    def _response(self, url: str, pace: "_Pace") -> Iterator[http.client.HTTPResponse]:
+    def _response(
+        self, url: str, pace: "_Pace", headers: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
         address = _address(url)
-        response = self._ask(address, url, pace)
+        response = self._ask(address, url, pace, _HEADERS | dict(headers or {}))
         try:
             yield response
         except BaseException:
@@ -117,13 +140,15 @@ class Http:
         if not response.isclosed():
             self._drop(address)
 
-    def _ask(self, address: SplitResult, url: str, pace: "_Pace") -> http.client.HTTPResponse:
+    def _ask(
+        self, address: SplitResult, url: str, pace: "_Pace", headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         """Send the request, trying again while the server is absent or busy."""
         problem = f"{url}: not tried"
         for attempt in range(1, self.patience.tries + 1):
             pace.start()
             try:
-                response = self._request(address, pace)
+                response = self._request(address, pace, headers)
             except Unavailable:
                 self._drop(address)
                 raise
@@ -131,7 +156,9 @@ class Http:
                 self._drop(address)
                 problem = f"{url}: {_why(error)}"
             else:
-                if response.status == http.client.OK:
+                if response.status == http.client.OK or (
+                    response.status == http.client.NOT_MODIFIED and "If-None-Match" in headers
+                ):
                     encoding = response.getheader("Content-Encoding", "identity")
                     if encoding != "identity":
                         self._drop(address)
@@ -148,27 +175,31 @@ class Http:
                 self.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
         raise Unavailable(problem)
 
-    def _request(self, address: SplitResult, pace: "_Pace") -> http.client.HTTPResponse:
+    def _request(
+        self, address: SplitResult, pace: "_Pace", headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
         key = (address.scheme, address.netloc)
         connection = self._open.get(key)
         if connection is not None and connection.sock is not None:
             try:
-                return self._send(connection, address, pace)
+                return self._send(connection, address, pace, headers)
             except (OSError, http.client.HTTPException):
                 # A kept connection may have been closed while idle: that is no failed try.
                 self._drop(address)
         connection = self._open[key] = self._connect(address)
-        return self._send(connection, address, pace)
+        return self._send(connection, address, pace, headers)
 
     def _send(
-        self, connection: http.client.HTTPConnection, address: SplitResult, pace: "_Pace"
+        self,
+        connection: http.client.HTTPConnection,
+        address: SplitResult,
+        pace: "_Pace",
+        headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
         connection.response_class = _paced(pace)
         path = address.path or "/"
         target = f"{path}?{address.query}" if address.query else path
-        connection.request(
-            "GET", target, headers={"Accept-Encoding": "identity", "User-Agent": "modelward"}
-        )
+        connection.request("GET", target, headers=dict(headers))
         return connection.getresponse()
 
     def _connect(self, address: SplitResult) -> http.client.HTTPConnection:

@@ -22,6 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
+from modelward.formats.strict import MAX_INT
 
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
@@ -65,11 +66,63 @@ class RoleState:
     keys: tuple[str, ...]
 
 
+class Cache:
+    """TUF's cached metadata: what the last refresh verified, byte for byte as it was served.
+
+    Args:
+        directory: Where it is: `root.json`, `timestamp.json` ...
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def file(self, role: str) -> Path:
+        """Return the metadata file of a role."""
+        return self._directory / f"{quote(role, '')}.json"
+
+    def read(self, role: str) -> Metadata[Any]:
+        """Return the metadata of a role."""
+        return Metadata[Any].from_file(str(self.file(role)))
+
+    def digest(self, role: str) -> str:
+        """Return the SHA-256 digest of the metadata file of a role."""
+        return hashlib.sha256(self.file(role).read_bytes()).hexdigest()
+
+    def root(self) -> Root:
+        """Return the newest root."""
+        return cast("Root", self.read(Root.type).signed)
+
+    def snapshot(self) -> Snapshot:
+        """Return the newest snapshot."""
+        return cast("Snapshot", self.read(Snapshot.type).signed)
+
+    def roles(self) -> Iterator[RoleState]:
+        """Yield the state of every role seen so far, top-level roles first.
+
+        Raises:
+            Unavailable: The cache is damaged; the next refresh mends it.
+        """
+        try:
+            root = self.root()
+            for name in _TOP_LEVEL:
+                yield _state(name, self.read(name), root)
+            targets = cast("Targets", self.read(Targets.type).signed)
+            delegated = targets.delegations.roles if targets.delegations else None
+            for name in delegated or ():
+                if self.file(name).exists():
+                    yield _state(name, self.read(name), targets)
+        except (OSError, tuf_errors.RepositoryError, ValueError, AttributeError) as error:
+            raise Unavailable(
+                f"the metadata of the last update cannot be read: {_sentence(error)}",
+                "run `modelward update`",
+            ) from error
+
+
 class Repository:
     """A TUF repository as one device sees it during one update.
 
     Args:
-        cache: Directory for TUF's cached metadata: `root.json`, `timestamp.json` ... as served.
+        cache: Directory for TUF's cached metadata; see `Cache`.
         metadata_url: Where metadata is served.
         targets_url: Where targets are served.
         fetcher: Brings bytes.
@@ -93,7 +146,7 @@ class Repository:
         floors: Floors | None = None,
         refuse_replay: bool = True,
     ) -> None:
-        self._cache = cache
+        self.cache = Cache(cache)
         self._targets_url = targets_url if targets_url.endswith("/") else targets_url + "/"
         self._fetcher = _TufFetcher(fetcher, before_timestamp=self._check_root_expiry)
         self._floors = floors or Floors()
@@ -117,6 +170,7 @@ class Repository:
         """
         with _tuf_errors("the repository's metadata"):
             self._updater.refresh()
+        self._check_versions()
         if self._refuse_replay:
             self._check_replay()
         self._check_floors()
@@ -158,7 +212,7 @@ class Repository:
     def target_url(self, info: TargetFile) -> str:
         """Return where a target is served (TUF 5.7.3, consistent snapshots)."""
         directory, slash, name = info.path.rpartition("/")
-        if self._root().consistent_snapshot:
+        if self.cache.root().consistent_snapshot:
             name = f"{next(iter(info.hashes.values()))}.{name}"
         return self._targets_url + quote(f"{directory}{slash}{name}", _PATH_SAFE)
 
@@ -166,55 +220,43 @@ class Repository:
         """Return the floors raised to what this refresh verified."""
         return dataclasses.replace(
             self._floors,
-            root=self._root().version,
+            root=self.cache.root().version,
             timestamp=self._role_floor(Timestamp.type),
             snapshot=self._role_floor(Snapshot.type),
             listed={
                 name.removesuffix(".json"): meta.version
-                for name, meta in self._snapshot().meta.items()
+                for name, meta in self.cache.snapshot().meta.items()
             },
         )
 
-    def roles(self) -> Iterator[RoleState]:
-        """Yield the verified state of every role seen so far, top-level roles first."""
-        root = self._root()
-        for name in _TOP_LEVEL:
-            yield _state(name, self._read(name), root)
-        targets = cast("Targets", self._read(Targets.type).signed)
-        delegated = targets.delegations.roles if targets.delegations else None
-        for name in delegated or ():
-            if self.metadata_file(name).exists():
-                yield _state(name, self._read(name), targets)
-
-    def metadata_file(self, role: str) -> Path:
-        """Return the cached, verified metadata file of a role."""
-        return self._cache / f"{quote(role, '')}.json"
-
-    def _read(self, role: str) -> Metadata[Any]:
-        return Metadata[Any].from_file(str(self.metadata_file(role)))
-
-    def _root(self) -> Root:
-        return cast("Root", self._read(Root.type).signed)
-
-    def _snapshot(self) -> Snapshot:
-        return cast("Snapshot", self._read(Snapshot.type).signed)
-
     def _role_floor(self, role: str) -> RoleFloor:
-        state = _state(role, self._read(role), self._root())
-        digest = hashlib.sha256(self.metadata_file(role).read_bytes()).hexdigest()
+        state = _state(role, self.cache.read(role), self.cache.root())
+        digest = self.cache.digest(role)
         return RoleFloor(state.version, digest, frozenset(state.signers))
 
     def _check_root_expiry(self) -> None:
         """TUF 5.3.10: an expired root ends the update before anything more is asked for."""
-        if self._root().is_expired():
+        if self.cache.root().is_expired():
             raise tuf_errors.ExpiredMetadataError("Final root.json is expired")
+
+    def _check_versions(self) -> None:
+        """Attack row 5: a version so high that floors could not keep it."""
+        listed = self.cache.snapshot().meta.values()
+        timestamp = self.cache.read(Timestamp.type).signed
+        for meta in (timestamp, timestamp.snapshot_meta, *listed):
+            if type(meta.version) is not int or meta.version > MAX_INT:
+                raise Refused(
+                    Gate.METADATA,
+                    f"the metadata has a version above {MAX_INT}",
+                    "a key was stolen to lock out every later version: tell the security team",
+                )
 
     def _check_replay(self) -> None:
         """Attack row 16: a second timestamp under a version that was already trusted."""
         served = self._fetcher.served_timestamp
-        trusted = self.metadata_file(Timestamp.type).read_bytes()
+        trusted = self.cache.file(Timestamp.type).read_bytes()
         if served is not None and served != trusted:
-            version = self._read(Timestamp.type).signed.version
+            version = self.cache.read(Timestamp.type).signed.version
             raise Refused(
                 Gate.METADATA,
                 f"timestamp version {version} was served with other content than before",
@@ -224,7 +266,7 @@ class Repository:
 
     def _check_floors(self) -> None:
         """Attack rows 2 and 3: older metadata than this device has acted upon."""
-        root = self._root()
+        root = self.cache.root()
         if root.version < self._floors.root:
             raise _below("root", root.version, self._floors.root)
         for role, floor in (
@@ -233,10 +275,10 @@ class Repository:
         ):
             if floor is None or not _holds(floor, role, root):
                 continue
-            version = self._read(role).signed.version
+            version = self.cache.read(role).signed.version
             if version < floor.version:
                 raise _below(role, version, floor.version)
-            digest = hashlib.sha256(self.metadata_file(role).read_bytes()).hexdigest()
+            digest = self.cache.digest(role)
             if version == floor.version and digest != floor.sha256 and self._refuse_replay:
                 raise Refused(
                     Gate.METADATA,
@@ -248,9 +290,9 @@ class Repository:
     def _check_listed(self) -> None:
         """Attack row 2 for targets and delegated roles: versions listed by the snapshot."""
         floor = self._floors.snapshot
-        if floor is None or not _holds(floor, Snapshot.type, self._root()):
+        if floor is None or not _holds(floor, Snapshot.type, self.cache.root()):
             return
-        snapshot = self._snapshot()
+        snapshot = self.cache.snapshot()
         for role, version in self._floors.listed.items():
             meta = snapshot.meta.get(f"{role}.json")
             if meta is None:
