@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import strict
+from modelward.formats.names import check_name, check_version
 from modelward.formats.release import Release
 from modelward.install import fsops
 from modelward.install.store import Store, sha256_of
@@ -287,8 +288,12 @@ def _slots(fields: strict.Fields) -> dict[str, Slot]:
     found = {}
     for model in fields.raw:
         slot = fields.fields(model)
+        try:
+            check_name(model)  # it becomes a directory
+        except ValueError as error:
+            raise fields.wrong(model, str(error)) from error
         found[model] = Slot(
-            slot.text("version", most=64), slot.integer("counter"), slot.sha256("release")
+            slot.checked("version", check_version), slot.integer("counter"), slot.sha256("release")
         )
     return found
 

@@ -99,15 +99,19 @@ def _verify_raw(pem: str, signature: bytes, message: bytes) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key  # noqa: PLC0415
 
     # The specification ties each curve to the digest of its size.
-    digests = {256: hashes.SHA256(), 384: hashes.SHA384(), 521: hashes.SHA512()}
+    digests = {
+        "secp256r1": hashes.SHA256(),
+        "secp384r1": hashes.SHA384(),
+        "secp521r1": hashes.SHA512(),
+    }
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError("the policy's signer is not a public key") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.key_size not in digests:
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in digests:
         raise ValueError("the policy's signer is not a P-256, P-384 or P-521 key")
     try:
-        key.verify(signature, message, ec.ECDSA(digests[key.curve.key_size]))
+        key.verify(signature, message, ec.ECDSA(digests[key.curve.name]))
     except InvalidSignature as error:
         raise ValueError("the signature is not valid") from error
 

@@ -24,6 +24,9 @@ from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
 
+# Roots are counted from the provisioned one: enough for a rotation a day over ten years. Each must
+# be signed by the one before it, so nobody can make a device walk further than root was rotated.
+MAX_ROOTS = 4096
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
 _TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
@@ -156,7 +159,7 @@ class Repository:
                 str(cache),
                 metadata_url,
                 fetcher=self._fetcher,
-                config=UpdaterConfig(),
+                config=UpdaterConfig(max_root_rotations=MAX_ROOTS),
                 bootstrap=root,
             )
 
