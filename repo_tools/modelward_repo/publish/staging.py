@@ -81,7 +81,7 @@ class Staging:
                 "there is no repository here",
                 "name its directory with --repository, or make one with `modelward-repo init`",
             )
-        root = f"metadata/{_versions(storage)['root']}.root.json"
+        root = f"metadata/{_versions(storage).get('root', 1)}.root.json"
         timestamp: Metadata[Timestamp] = _parse(TIMESTAMP, storage.read(TIMESTAMP))
         snapshot = f"metadata/{timestamp.signed.snapshot_meta.version}.snapshot.json"
         return cls(

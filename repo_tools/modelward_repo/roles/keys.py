@@ -112,15 +112,25 @@ class KeyFile:
             if passphrase
             else NoEncryption()
         )
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise UsageError(f"{self.path.parent} cannot be made: {error.strerror}") from error
         _write_new(
             self.path, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption), 0o600
         )
         public = _key(private)
-        _write_new(
-            self.public_path, strict.dump({"keyid": public.keyid, **public.to_dict()}), 0o644
-        )
+        self.write_public(public)
         return CryptoSigner(private, sslib_key(public))
+
+    def write_public(self, public: Key) -> None:
+        """Write the public key's file.
+
+        Raises:
+            UsageError: It exists.
+        """
+        document = {"keyid": public.keyid, **public.to_dict()}
+        _write_new(self.public_path, strict.dump(document), 0o644)
 
     def signer(self, passphrase: Passphrase) -> CryptoSigner:
         """Load the private key, asking for its passphrase only if it is encrypted.
@@ -218,7 +228,13 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise UsageError(
             f"{path} exists already", "a key is never overwritten: move it away first"
         ) from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be made: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a key would only be in the way
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from error

@@ -7,7 +7,7 @@ from securesystemslib.signer import CryptoSigner
 
 from modelward.errors import UsageError
 from modelward.formats.policy import Key
-from modelward_repo.roles.keys import KeyFile, Passphrase
+from modelward_repo.roles.keys import KeyFile, Passphrase, from_sslib
 
 
 class KeyRing:
@@ -40,6 +40,9 @@ class KeyRing:
         if not key.exists() and not key.public_path.exists():
             self._signers[key.path] = key.generate(self._new_passphrase())
             self.made.append(key)
+        elif not key.public_path.exists():
+            # Whoever made the key was interrupted before its public half was written.
+            key.write_public(from_sslib(self._signer(key).public_key))
         return key.public()
 
     def publics(self, holders: Sequence[str], name: str) -> list[Key]:

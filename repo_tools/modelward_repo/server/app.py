@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from flask import Flask, Response, request, send_file
+from markupsafe import escape
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.security import safe_join
 
@@ -45,12 +46,13 @@ def create_app(directory: Path) -> Flask:
         directory: The repository.
     """
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # a path is right or does not exist; no redirects
     root = directory.resolve()
 
     @app.get("/")
     def page() -> str:
         """Say what this is, to people who follow the address."""
-        return _PAGE.format(url=request.url_root.rstrip("/"))
+        return _PAGE.format(url=escape(request.url_root.rstrip("/")))
 
     @app.get("/<path:path>")
     def file(path: str) -> Response:
