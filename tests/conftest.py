@@ -6,5 +6,5 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("fuzz", settings.get_profile("default"), max_examples=20_000)
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=5_000)
 settings.load_profile("default")

@@ -233,6 +233,8 @@ def _labels(pairs: Sequence[str]) -> dict[str, str]:
         name, equals, value = pair.partition("=")
         if not equals or not name or not value:
             raise UsageError(f"{pair!r} is not a label", "labels are like site=plant-7")
+        if name in labels:
+            raise UsageError(f"the label {name!r} is given twice")
         labels[name] = value
     return labels
 
@@ -249,7 +251,6 @@ def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
     if _nothing_new(options):
         return ExitCode.DONE
     from modelward import update  # noqa: PLC0415 - each command loads what it needs
-    from modelward.install import last  # noqa: PLC0415
 
     device = _device(options)
     watch = _Terminal(quiet=options.json)
@@ -258,16 +259,22 @@ def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
     except ModelwardError as error:
         watch.end()
         if not only_check:
-            # The note must not take the place of what it is about.
-            with contextlib.suppress(OSError):
-                last.write(device.config.state, device.clock(), error.to_dict())
+            _note(device, error.to_dict())
         raise
     watch.end()
     result = _outcome_dict(outcome, only_check=only_check)
     if not only_check:
-        last.write(device.config.state, device.clock(), result)
+        _note(device, result)
     _say(options, result, _outcome_text(outcome, only_check=only_check))
     return ExitCode.DONE
+
+
+def _note(device: "Device", result: Mapping[str, Any]) -> None:
+    """Note how an update ended, if possible: the note must not hide what it is about."""
+    from modelward.install import last  # noqa: PLC0415
+
+    with contextlib.suppress(OSError):
+        last.write(device.config.state, device.clock(), result)
 
 
 def _nothing_new(options: argparse.Namespace) -> bool:

@@ -1,8 +1,26 @@
 """Completion scripts for shells, made from the command line's own definition."""
 
 import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-Commands = dict[str, tuple[str, list[tuple[str, str]]]]
+
+@dataclass(frozen=True)
+class Command:
+    """What can be completed after a command.
+
+    Attributes:
+        summary: What the command does.
+        options: Its long options, each with its help.
+        words: What its argument must be one of; empty where it may be anything.
+    """
+
+    summary: str
+    options: tuple[tuple[str, str], ...]
+    words: tuple[str, ...]
+
+
+Commands = Mapping[str, Command]
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -20,7 +38,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def _commands(parser: argparse.ArgumentParser) -> Commands:
-    """Return every command's summary and its options with their help."""
+    """Return every command with what can be completed after it."""
     # argparse has no public way to list what it was told.
     subparsers = next(
         action
@@ -29,14 +47,19 @@ def _commands(parser: argparse.ArgumentParser) -> Commands:
     )
     summaries = {action.dest: action.help or "" for action in subparsers._choices_actions}  # noqa: SLF001
     return {
-        name: (
+        name: Command(
             summaries.get(name, ""),
-            [
+            tuple(
                 (option, action.help or "")
                 for action in command._actions  # noqa: SLF001
                 for option in action.option_strings
                 if option.startswith("--")
-            ],
+            ),
+            tuple(
+                str(word)
+                for action in command._get_positional_actions()  # noqa: SLF001
+                for word in action.choices or ()
+            ),
         )
         for name, command in subparsers.choices.items()
     }
@@ -44,8 +67,8 @@ def _commands(parser: argparse.ArgumentParser) -> Commands:
 
 def _bash(commands: Commands) -> str:
     cases = "\n".join(
-        f'    {name}) words="{" ".join(option for option, _ in options)}";;'
-        for name, (_, options) in commands.items()
+        f'    {name}) words="{" ".join((*command.words, *dict(command.options)))}";;'
+        for name, command in commands.items()
     )
     return f"""_modelward() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" words
@@ -62,15 +85,14 @@ complete -o default -F _modelward modelward
 
 def _fish(commands: Commands) -> str:
     lines = []
-    for name, (summary, options) in commands.items():
+    for name, command in commands.items():
         lines.append(
-            f"complete -c modelward -n __fish_use_subcommand -a {name} -d {_quoted(summary)}"
+            f"complete -c modelward -n __fish_use_subcommand "
+            f"-a {name} -d {_quoted(command.summary)}"
         )
-        lines += [
-            f"complete -c modelward -n '__fish_seen_subcommand_from {name}' "
-            f"-l {option[2:]} -d {_quoted(text)}"
-            for option, text in options
-        ]
+        after = f"complete -c modelward -n '__fish_seen_subcommand_from {name}'"
+        lines += [f"{after} -a {word}" for word in command.words]
+        lines += [f"{after} -l {option[2:]} -d {_quoted(text)}" for option, text in command.options]
     return "\n".join(lines) + "\n"
 
 

@@ -127,9 +127,15 @@ def _recall(config: Config, models: Sequence[str], now: datetime) -> Rest | None
     """Return how things stood, if that still bears on what is asked now."""
     try:
         rest = Rest.parse((config.state / FILE).read_bytes())
-        current = (config.state / "current").readlink().name
+        current = _generation(config.state)
     except (OSError, FormatError):
         return None
     fresh = rest.since <= now < min(rest.expires, rest.since + PROBE_ROOT)
     same = (rest.settings, str(rest.generation)) == (settings_digest(config, models), current)
     return rest if fresh and same else None
+
+
+def _generation(state: Path) -> str:
+    """Return the current generation's number; 0 before anything was installed."""
+    current = state / "current"
+    return current.readlink().name if current.is_symlink() else "0"

@@ -271,7 +271,12 @@ def open_file(folder: Path, path: str) -> BinaryIO:
             inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = inner
-        return os.fdopen(os.open(name, flags | os.O_NONBLOCK, dir_fd=descriptor), "rb")
+        opened = os.open(name, flags | os.O_NONBLOCK, dir_fd=descriptor)
+        try:
+            return os.fdopen(opened, "rb")
+        except OSError:  # a directory
+            os.close(opened)
+            raise
     finally:
         os.close(descriptor)
 

@@ -21,6 +21,7 @@ from modelward.errors import NotFound, TooLong, Unavailable, UsageError
 
 BLOCK = 1 << 20  # bytes
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "modelward"}
+_SHOWN = 200  # characters: the most of a server's own words that an error quotes
 _NOT_FOUND = (403, 404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 
@@ -162,10 +163,12 @@ class Http:
                     encoding = response.getheader("Content-Encoding", "identity")
                     if encoding != "identity":
                         self._drop(address)
-                        raise Unavailable(f"{url}: the server sent {encoding!r}, which is refused")
+                        shown = repr(encoding[:_SHOWN])
+                        raise Unavailable(f"{url}: the server sent {shown}, which is refused")
                     return response
                 self._drop(address)
-                problem = f"{url}: the server answered {response.status} {response.reason}"
+                meaning = http.client.responses.get(response.status, "an unknown status")
+                problem = f"{url}: the server answered {response.status} ({meaning})"
                 if response.status in _NOT_FOUND:
                     raise NotFound(problem, response.status)
                 if response.status not in _BUSY:
@@ -329,4 +332,4 @@ def _address(url: str) -> SplitResult:
 
 
 def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{type(error).__name__}: {error}"[:_SHOWN] if str(error) else type(error).__name__

@@ -243,7 +243,8 @@ def refused(reason: str) -> Refused:
     return Refused(
         Gate.SUPPLY_CHAIN,
         reason,
-        "do not install it by hand; ask the release team for the evidence of this release",
+        "the evidence does not support it: whoever made it must complete or redo that step; never "
+        "install around this gate",
     )
 
 

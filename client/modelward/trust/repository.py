@@ -255,7 +255,7 @@ class Repository:
                 )
 
     def _check_replay(self) -> None:
-        """Attack row 16: a second timestamp under a version that was already trusted."""
+        """Attack row 16: a second timestamp, or snapshot, under a version already trusted."""
         served = self._fetcher.served_timestamp
         trusted = self.cache.file(Timestamp.type).read_bytes()
         if served is not None and served != trusted:
@@ -266,6 +266,16 @@ class Repository:
                 "two parties sign timestamps under one version, or its key was stolen: "
                 "tell the security team",
             )
+        # python-tuf keeps the snapshot it has of that version without holding it against this.
+        listed = self.cache.read(Timestamp.type).signed.snapshot_meta
+        try:
+            listed.verify_length_and_hashes(self.cache.file(Snapshot.type).read_bytes())
+        except tuf_errors.LengthOrHashMismatchError as error:
+            raise Refused(
+                Gate.METADATA,
+                f"snapshot version {listed.version} is listed with other content than before",
+                "its key may be stolen: tell the security team",
+            ) from error
 
     def _check_floors(self) -> None:
         """Attack rows 2 and 3: older metadata than this device has acted upon."""
@@ -460,7 +470,8 @@ def _tuf_errors(subject: str) -> Iterator[None]:
         raise Refused(
             Gate.METADATA,
             f"{subject} is not valid: {_sentence(error)}",
-            "do not trust this server; tell the security team",
+            "do not trust this server: use another mirror, and tell the security team; if it was "
+            "restored from a backup, whoever runs it must publish past what was lost",
         ) from error
 
 

@@ -1,0 +1,171 @@
+"""Well-formed values of every format, for property tests."""
+
+import hashlib
+from datetime import UTC, timedelta
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from modelward.fastpath import Rest
+from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
+from modelward.formats.floors import Floors, RoleFloor
+from modelward.formats.names import (
+    check_distribution,
+    check_name,
+    check_path,
+    check_tree,
+    check_version,
+)
+from modelward.formats.policy import KNOWN_FORMATS, FleetPolicy, Key, MetricGate, ModelPolicy
+from modelward.formats.release import (
+    MAX_LENGTH,
+    Blob,
+    Patch,
+    Release,
+    ReleaseFile,
+    Requirements,
+)
+from modelward.formats.strict import MAX_INT
+from modelward.formats.ticket import Ticket
+from modelward.install.slots import Installed, Slot
+
+PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp", "Zs"))
+
+
+def is_good(check, text):
+    try:
+        check(text)
+    except ValueError:
+        return False
+    return True
+
+
+def good(pattern, check):
+    return st.from_regex(pattern, fullmatch=True).filter(lambda text: is_good(check, text))
+
+
+texts = st.text(PRINTABLE, max_size=20)
+digests = st.binary(max_size=8).map(lambda seed: hashlib.sha256(seed).hexdigest())
+lengths = st.integers(0, MAX_LENGTH)
+times = st.datetimes(timezones=st.just(UTC)).map(lambda time: time.replace(microsecond=0))
+names = good(r"[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", check_name)
+versions = good(r"[0-9A-Za-z]([0-9A-Za-z.+_-]{0,8}[0-9A-Za-z])?", check_version)
+distributions = good(r"[0-9A-Za-z]([0-9A-Za-z._-]{0,8}[0-9A-Za-z])?", check_distribution)
+paths = st.lists(
+    good(r"[a-zA-Z0-9_\u00e9-]{1,6}(\.onnx)?", check_path), min_size=1, max_size=4
+).map("/".join)
+blobs = st.builds(Blob, digests, lengths)
+tickets = st.builds(Ticket, names, versions, texts, texts)
+
+
+@st.composite
+def releases(draw):
+    unique = dict.fromkeys(draw(st.lists(paths, min_size=1, max_size=5)))
+    assume(is_good(check_tree, unique))
+    by_digest = {blob.sha256: blob for blob in draw(st.lists(blobs, min_size=1, max_size=5))}
+    known = st.sampled_from(list(by_digest.values()))
+    member = st.none() | st.sampled_from(list(unique))
+    ticket = draw(tickets)
+    return Release(
+        model=ticket.model,
+        version=ticket.version,
+        counter=draw(st.integers(1, MAX_INT)),
+        released=draw(times),
+        ticket=ticket,
+        files=tuple(
+            ReleaseFile(path, draw(known), draw(texts), draw(st.none() | blobs)) for path in unique
+        ),
+        patches=tuple(
+            draw(
+                st.lists(
+                    st.builds(Patch, digests, digests, texts, blobs, st.integers(0, MAX_INT)),
+                    max_size=3,
+                )
+            )
+        ),
+        requires=Requirements(
+            hardware=tuple(draw(st.lists(texts, unique=True, max_size=3))),
+            runtime=tuple(sorted(draw(st.dictionaries(distributions, texts, max_size=3)).items())),
+            components=tuple(sorted(draw(st.dictionaries(names, versions, max_size=3)).items())),
+        ),
+        signature=draw(member),
+        golden=draw(member),
+    )
+
+
+durations = st.integers(0, MAX_AFTER // timedelta(minutes=1)).map(lambda n: timedelta(minutes=n))
+stages = st.builds(
+    Stage,
+    st.integers(0, MILLION),
+    st.dictionaries(texts, st.lists(texts, unique=True, max_size=3).map(tuple), max_size=3),
+    durations,
+    st.none() | digests,
+)
+clock_times = st.from_regex(r"([01][0-9]|2[0-3]):[0-5][0-9]", fullmatch=True)
+rollouts = st.builds(
+    Rollout,
+    st.binary(max_size=16),
+    times,
+    st.booleans(),
+    st.booleans(),
+    st.lists(stages, max_size=3).map(tuple),
+    st.lists(st.builds("{}-{}".format, clock_times, clock_times), unique=True, max_size=3).map(
+        tuple
+    ),
+)
+entries = st.builds(
+    Entry,
+    versions,
+    st.none() | versions,
+    st.lists(versions, unique=True, max_size=3).map(tuple),
+    st.none() | rollouts,
+).filter(lambda entry: entry.version not in entry.revoked)
+channels = st.builds(Channel, names, st.dictionaries(names, entries, max_size=3))
+
+fleet_policies = st.builds(
+    FleetPolicy,
+    st.lists(names, unique=True, max_size=3).map(tuple),
+    st.lists(st.sampled_from(sorted(KNOWN_FORMATS)), unique=True).map(tuple),
+)
+
+
+def key(public: str) -> Key:
+    unnamed = Key("", "ed25519", "ed25519", public)
+    return Key(unnamed.fingerprint(), "ed25519", "ed25519", public)
+
+
+bounds = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+gates = st.builds(MetricGate, paths, texts, bounds, bounds).filter(
+    lambda gate: gate.least is not None or gate.most is not None
+)
+
+
+@st.composite
+def model_policies(draw):
+    owners = [key(public) for public in draw(st.lists(digests, unique=True, max_size=3))]
+    return ModelPolicy(
+        model=draw(names),
+        owners={owner.keyid: owner for owner in owners},
+        threshold=draw(st.integers(1, max(1, len(owners)))),
+        metrics=tuple(draw(st.lists(gates, max_size=3))),
+    )
+
+
+role_floors = st.builds(
+    RoleFloor, st.integers(1, MAX_INT), digests, st.frozensets(digests, max_size=3)
+)
+counters = st.dictionaries(texts, st.integers(0, MAX_INT), max_size=3)
+floors = st.builds(
+    Floors,
+    st.integers(0, MAX_INT),
+    st.none() | role_floors,
+    st.none() | role_floors,
+    counters,
+    counters,
+)
+slots = st.dictionaries(
+    names, st.builds(Slot, versions, st.integers(0, MAX_INT), digests), max_size=3
+)
+installed = st.builds(Installed, st.integers(0, MAX_INT), slots, slots)
+metrics = st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=5)
+rests = st.builds(Rest, digests, digests, st.integers(0, MAX_INT), times, times)

@@ -1,0 +1,210 @@
+"""The only module that writes lasting state."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelward.errors import Gate, Unavailable, UsageError
+from modelward.install import fsops
+
+
+class Recorder:
+    """Notes, in order, the system calls that durability rests on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self._wrap(monkeypatch, "replace", lambda _, to: f"replace {Path(to).name}")
+        self._wrap(monkeypatch, "rename", lambda _, to: f"rename {Path(to).name}")
+        self._wrap(monkeypatch, "mkdir", lambda path, *_: f"mkdir {Path(path).name}")
+        self._wrap(monkeypatch, "unlink", lambda path: f"unlink {Path(path).name}")
+        self._wrap(monkeypatch, "fsync", lambda fd: f"fsync {self._name(fd)}")
+
+    def _name(self, descriptor: int) -> str:
+        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+        return "(temporary)" if name.startswith(".tmp-") else name
+
+    def _wrap(self, monkeypatch, name, note) -> None:
+        real = getattr(os, name)
+
+        def call(*arguments, **options):
+            self.calls.append(note(*arguments))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+
+@pytest.fixture
+def recorder(monkeypatch) -> Recorder:
+    return Recorder(monkeypatch)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_file_is_durable_before_and_after_it_appears(tmp_path, recorder):
+    fsops.write_file(tmp_path / "file", b"content")
+    assert recorder.calls == ["fsync (temporary)", "replace file", f"fsync {tmp_path.name}"]
+    assert (tmp_path / "file").read_bytes() == b"content"
+
+
+def test_switch_is_durable(tmp_path, recorder):
+    fsops.switch(tmp_path / "link", "target")
+    assert recorder.calls == ["replace link", f"fsync {tmp_path.name}"]
+
+
+def test_make_directory_is_durable(tmp_path, recorder):
+    fsops.make_directory(tmp_path / "a" / "b")
+    assert recorder.calls == ["mkdir a", f"fsync {tmp_path.name}", "mkdir b", "fsync a"]
+    fsops.make_directory(tmp_path / "a" / "b")
+    assert len(recorder.calls) == 4
+
+
+def test_rename_is_durable_on_both_sides(tmp_path, recorder):
+    (tmp_path / "from" / "x").mkdir(parents=True)
+    (tmp_path / "to").mkdir()
+    recorder.calls.clear()
+    fsops.rename(tmp_path / "from" / "x", tmp_path / "to" / "y")
+    assert recorder.calls == ["rename y", "fsync to", "fsync from"]
+
+
+def test_remove_is_durable(tmp_path, recorder):
+    (tmp_path / "file").touch()
+    fsops.remove(tmp_path / "file")
+    assert recorder.calls == ["unlink file", f"fsync {tmp_path.name}"]
+
+
+def test_write_file_replaces_and_sets_the_mode(tmp_path):
+    fsops.write_file(tmp_path / "file", b"old", 0o444)
+    fsops.write_file(tmp_path / "file", b"new" * 1_000_000, 0o600)
+    assert (tmp_path / "file").read_bytes() == b"new" * 1_000_000
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+    assert names(tmp_path) == ["file"]
+
+
+def test_new_file_that_fails_leaves_the_old_one(tmp_path):
+    fsops.write_file(tmp_path / "file", b"old")
+    with pytest.raises(TypeError), fsops.new_file(tmp_path / "file") as file:
+        fsops.write_blocks(file, [memoryview(b"half of the ne"), "w"])
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_write_file_over_a_symbolic_link_leaves_its_target_alone(tmp_path):
+    (tmp_path / "target").write_bytes(b"target")
+    (tmp_path / "file").symlink_to("target")
+    fsops.write_file(tmp_path / "file", b"new")
+    assert (tmp_path / "target").read_bytes() == b"target"
+    assert not (tmp_path / "file").is_symlink()
+
+
+def test_link(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    fsops.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a").samefile(tmp_path / "b")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP])
+def test_link_where_there_are_no_hard_links(tmp_path, monkeypatch, number):
+    def link(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    (tmp_path / "a").write_bytes(b"content")
+    fsops.link(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"content"
+
+
+def test_link_to_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        fsops.link(tmp_path / "a", tmp_path / "b")
+
+
+def test_remove_takes_anything(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").touch()
+    place = tmp_path / "place"
+    (place / "folder" / "inner").mkdir(parents=True)
+    (place / "folder" / "inner" / "file").touch()
+    (place / "folder" / "away").symlink_to(outside)
+    (place / "folder" / "inner").chmod(0o500)
+    (place / "link").symlink_to(outside)
+    (place / "dangling").symlink_to("nothing")
+    os.mkfifo(place / "pipe")
+    (place / "file").touch(0o400)
+    for name in ("folder", "link", "dangling", "pipe", "file", "absent"):
+        fsops.remove(place / name)
+    assert names(place) == []
+    assert names(outside) == ["kept"]
+
+
+def test_sweep_removes_what_is_temporary_only(tmp_path):
+    (tmp_path / ".tmp-1").touch()
+    (tmp_path / ".tmp-2").mkdir()
+    (tmp_path / ".tmp-2" / "x").touch()
+    (tmp_path / ".tmp-3").symlink_to("nothing")
+    (tmp_path / "kept").touch()
+    fsops.sweep(tmp_path)
+    assert names(tmp_path) == ["kept"]
+
+
+def test_file_system_that_can(tmp_path):
+    fsops.check_file_system(tmp_path)
+    assert names(tmp_path) == []
+
+
+def test_file_system_that_cannot(tmp_path, monkeypatch):
+    def symlink(*_, **__):
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as FAT says it
+
+    monkeypatch.setattr(os, "symlink", symlink)
+    with pytest.raises(UsageError, match="cannot replace a symbolic link"):
+        fsops.check_file_system(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS])
+def test_a_problem_of_another_kind_is_not_blamed_on_the_file_system(tmp_path, monkeypatch, number):
+    def symlink(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "symlink", symlink)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        fsops.check_file_system(tmp_path)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from modelward.install import fsops
+with fsops.lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_lock_is_held_by_one_process(tmp_path):
+    lock = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Unavailable, match=f"process {holder.pid}") as problem, fsops.lock(lock):
+            pass
+        assert problem.value.gate is Gate.RECOVER
+        holder.kill()
+    with fsops.lock(lock):
+        assert lock.read_text() == str(os.getpid())
+
+
+def test_lock_is_released_after_an_error(tmp_path):
+    with pytest.raises(ZeroDivisionError), fsops.lock(tmp_path / "lock"):
+        raise ZeroDivisionError
+    with fsops.lock(tmp_path / "lock"):
+        pass

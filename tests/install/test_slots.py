@@ -1,0 +1,302 @@
+"""Slots, generations and the one switch: old or new, never neither."""
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from modelward.errors import Gate, Refused
+from modelward.install.slots import Installed, Slot, open_file
+from tests.install.site import MODEL, Site, chain
+
+ONE, TWO, THREE, FOUR = (chain(f"{number}.0.0", number) for number in (1, 2, 3, 4))
+OTHER = chain("7.0.0", 7, model="other")
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    return Site(tmp_path / "state")
+
+
+@pytest.fixture
+def installed(site) -> Site:
+    site.install(ONE)
+    return site
+
+
+def test_nothing_is_installed(site):
+    assert site.slots.installed() == Installed()
+    site.slots.sweep()
+    site.slots.collect()
+
+
+def test_install(site):
+    assert site.install(ONE).number == 1
+    assert site.versions() == ("1.0.0", None)
+    for path, content in ONE.content.items():
+        assert site.file(path).read_bytes() == content
+        assert site.file(path).stat().st_mode & 0o777 == 0o444
+    assert site.problems() == site.leftovers() == []
+
+
+def test_the_previous_release_is_kept_and_the_one_before_is_not(site):
+    for item in (ONE, TWO, THREE):
+        site.install(item)
+    assert site.versions() == ("3.0.0", "2.0.0")
+    assert site.problems() == site.leftovers() == []
+    blobs = {f.blob.sha256 for item in (TWO, THREE) for f in item.release.files}
+    assert set(site.store.digests()) == blobs
+
+
+def test_models_switch_together(installed):
+    installed.install(TWO, OTHER)
+    state = installed.slots.installed()
+    assert {model: slot.version for model, slot in state.active.items()} == {
+        MODEL: "2.0.0",
+        "other": "7.0.0",
+    }
+    installed.install(THREE)
+    assert installed.slots.installed().active["other"].version == "7.0.0"
+    assert installed.file("model.onnx", "other").read_bytes() == OTHER.content["model.onnx"]
+
+
+def test_installing_again_changes_nothing_but_the_generation(installed):
+    installed.install(ONE)
+    assert installed.versions() == ("1.0.0", None)
+    assert installed.slots.installed().number == 2
+
+
+def test_a_blob_that_releases_share_is_stored_once(installed):
+    installed.install(TWO)
+    shared = [slot / "files" / "shared.json" for slot in installed.state.glob(f"slots/{MODEL}/*")]
+    assert len({path.stat().st_ino for path in shared}) == 1
+    assert len(shared) == 2
+
+
+# --- Cut short ------------------------------------------------------------------------------------
+
+CALLS = (
+    "open",
+    "fsync",
+    "replace",
+    "rename",
+    "link",
+    "symlink",
+    "mkdir",
+    "unlink",
+    "rmdir",
+    "chmod",
+)
+
+
+class Cut(BaseException):
+    """The power went."""
+
+
+class Power:
+    """Lets a number of system calls happen and none after: what runs is dead until it is back."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left: float = float("inf")
+        monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes long, and counts too
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
+
+    def _wrap(self, real):
+        def call(*arguments, **options):
+            self.left -= 1
+            if self.left < 0:
+                raise Cut
+            return real(*arguments, **options)
+
+        return call
+
+
+def test_cut_at_any_call(tmp_path, monkeypatch):
+    template = Site(tmp_path / "template")
+    template.install(ONE)
+    template.install(TWO)
+    power = Power(monkeypatch)
+    seen = set()
+    for number in itertools.count():
+        shutil.copytree(template.state, tmp_path / "state", symlinks=True)
+        site = Site(tmp_path / "state")
+        power.left = number
+        try:
+            site.install(THREE, OTHER)
+        except Cut:
+            power.left = float("inf")
+            after_a_cut(site, seen)
+        else:
+            break
+        shutil.rmtree(tmp_path / "state")
+    power.left = float("inf")
+    assert seen == {("2.0.0", "1.0.0"), ("3.0.0", "2.0.0")}
+    assert number > 50
+
+
+def after_a_cut(site: Site, seen: set) -> None:
+    """Require old or new, whole, before recovery and after; and that the next update works."""
+    assert site.problems() == []
+    seen.add(site.versions())
+    site.slots.sweep()
+    assert site.problems() == []
+    before = site.versions()[0]
+    site.install(FOUR)
+    assert site.versions() == ("4.0.0", before)
+    assert site.problems() == site.leftovers() == []
+
+
+def test_full_disk_at_any_call(tmp_path, monkeypatch):
+    site = Site(tmp_path / "state")
+    site.install(ONE)
+    real = os.fsync
+    for number in itertools.count():
+        calls = itertools.count()
+
+        def fsync(descriptor, calls=calls, number=number):
+            if next(calls) == number:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        try:
+            site.install(TWO)
+        except OSError:
+            assert site.problems() == []
+            assert site.versions()[0] in {"1.0.0", "2.0.0"}
+        else:
+            break
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.leftovers() == []
+
+
+def test_sweep_removes_generations_that_never_became_current(installed):
+    (installed.state / "generations" / "2").mkdir()
+    (installed.state / "generations" / "note").mkdir()
+    (installed.state / "slots" / MODEL / ".tmp-abc").mkdir()
+    (installed.state / ".tmp-link").symlink_to("generations/2")
+    installed.slots.sweep()
+    assert sorted(p.name for p in installed.state.glob("generations/*")) == ["1", "note"]
+    assert not list(installed.state.rglob(".tmp-*"))
+
+
+# --- Tampered with --------------------------------------------------------------------------------
+
+
+def overwrite(path: Path, content: bytes = b"poison") -> None:
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "found"),
+    [
+        (overwrite, ("model.onnx", "is not the file that was approved")),
+        (Path.unlink, ("model.onnx", "cannot be read: No such file or directory")),
+        (
+            lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+            ("model.onnx", "cannot be read: Too many levels of symbolic links"),
+        ),
+        (
+            lambda path: (path.unlink(), os.mkfifo(path)),
+            ("model.onnx", "cannot be read: Illegal seek"),
+        ),
+        (
+            lambda path: (path.unlink(), path.mkdir()),
+            ("model.onnx", "cannot be read: Is a directory"),
+        ),
+        (
+            lambda path: path.with_name("extra.py").write_bytes(b""),
+            ("extra.py", "does not belong to the release"),
+        ),
+        (
+            lambda path: path.with_name("a").joinpath("link").symlink_to("/"),
+            ("a/link", "does not belong to the release"),
+        ),
+    ],
+)
+def test_problems(installed, tamper, found):
+    tamper(installed.file("model.onnx").resolve())
+    assert installed.problems() == [found]
+
+
+def test_descriptors_do_not_leak(installed):
+    path = installed.file("model.onnx").resolve()
+    path.unlink()
+    path.mkdir()
+    open_now = Path("/proc/self/fd")
+    before = len(list(open_now.iterdir()))
+    installed.problems()
+    assert len(list(open_now.iterdir())) == before
+
+
+def test_folder_that_became_a_symbolic_link(installed, tmp_path):
+    folder = installed.file("a").resolve()
+    folder.rename(tmp_path / "a")
+    folder.symlink_to(tmp_path / "a")
+    assert ("a/b/deep.txt", "cannot be read: Not a directory") in installed.problems()
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        open_file(folder.parent, "a/b/deep.txt")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 50])
+def test_release_document_that_was_changed(installed, content):
+    slot = installed.slots.installed().active[MODEL]
+    overwrite(installed.slots.directory(MODEL, slot) / "release.json", content)
+    with pytest.raises(Refused, match="is not the document that was installed") as refusal:
+        installed.slots.release(MODEL, slot)
+    assert refusal.value.gate is Gate.INSTALL
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda state: overwrite(state / "current" / "installed.json", b"{}"),
+        lambda state: (state / "current" / "installed.json").unlink(),
+        lambda state: shutil.rmtree(state / "generations"),
+        lambda state: ((state / "current").unlink(), (state / "current").symlink_to("nowhere")),
+        lambda state: ((state / "current").unlink(), (state / "current").symlink_to("current")),
+    ],
+)
+def test_generation_that_was_changed(installed, tamper):
+    tamper(installed.state)
+    for read in (installed.slots.installed, installed.slots.sweep):
+        with pytest.raises(Refused, match="the state directory is damaged"):
+            read()
+
+
+def test_damaged_previous_slot_does_not_stop_updates(installed):
+    installed.install(TWO)
+    previous = installed.slots.installed().previous[MODEL]
+    (installed.slots.directory(MODEL, previous) / "release.json").unlink()
+    installed.slots.collect()
+    installed.install(THREE)
+    assert installed.versions() == ("3.0.0", "2.0.0")
+    assert installed.problems() == installed.leftovers() == []
+
+
+def test_blob_that_rotted_is_dropped_with_its_slot(site):
+    slot = site.stage(ONE)
+    good, bad = (
+        file.blob for file in ONE.release.files if file.path in {"model.onnx", "shared.json"}
+    )
+    overwrite(site.store.path(bad.sha256), b"x" * bad.length)
+    assert [path for path, _ in site.slots.problems(MODEL, slot)] == ["shared.json"]
+    site.slots.discard(MODEL, slot)
+    assert (site.store.has(good), site.store.has(bad)) == (True, False)
+    site.install(ONE)
+    assert site.problems() == []
+
+
+def test_discard_when_the_blob_itself_is_gone(site):
+    slot = site.stage(ONE)
+    site.store.remove(ONE.release.files[0].blob.sha256)
+    site.slots.discard(MODEL, slot)
+    assert not site.slots.directory(MODEL, slot).exists()
+
+
+def test_slot_is_named_by_what_it_holds():
+    assert Slot("1", 1, "ab" * 32).name == "ab" * 8

@@ -1,0 +1,169 @@
+"""Settings: one file, environment over it, flags over both."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelward.config import (
+    DEFAULT_STATE,
+    FILE,
+    Config,
+    check_repository,
+    from_settings,
+    load,
+    state_directory,
+)
+from modelward.errors import UsageError
+from tests.formats import strategies
+
+FILE_SETTINGS = """\
+repository = "https://file.example"
+channel = "file"
+models = ["from-file"]
+device_id = "file"
+[labels]
+site = "plant-7"
+"""
+texts = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20)
+configs = st.builds(
+    from_settings,
+    st.just(DEFAULT_STATE),
+    st.fixed_dictionaries(
+        {
+            "repository": st.just("https://example.com/models"),
+            "device_id": texts,
+            "channel": strategies.names,
+            "models": st.lists(strategies.names, max_size=3),
+            "labels": st.dictionaries(texts, texts, max_size=3),
+        }
+    ),
+)
+
+
+@pytest.fixture
+def state(tmp_path):
+    (tmp_path / FILE).write_text(FILE_SETTINGS)
+    return tmp_path
+
+
+@given(configs)
+def test_what_is_written_is_read_back(tmp_path_factory, config: Config):
+    state = tmp_path_factory.getbasetemp()
+    (state / FILE).write_text(config.to_toml(), "utf-8")
+    assert load(state, {}) == from_settings(state, {**vars(config)})
+
+
+@pytest.mark.parametrize("text", ["😀", 'a"b', "a\\b", "#", "é", "a = b", "[x]", "'''"])
+def test_texts_that_toml_could_misread(tmp_path, text):
+    settings = {"repository": "https://example.com", "device_id": text, "labels": {text: text}}
+    (tmp_path / FILE).write_text(from_settings(tmp_path, settings).to_toml(), "utf-8")
+    assert load(tmp_path, {}).device_id == text
+    assert load(tmp_path, {}).labels == {text: text}
+
+
+def test_file(state):
+    config = load(state, {})
+    assert config.repository == "https://file.example"
+    assert (config.channel, config.device_id, config.models) == ("file", "file", ("from-file",))
+    assert config.labels == {"site": "plant-7"}
+
+
+def test_environment_is_over_the_file_and_flags_over_both(state):
+    environment = {
+        "MODELWARD_REPOSITORY": "https://environment.example",
+        "MODELWARD_CHANNEL": "environment",
+        "MODELWARD_DEVICE_ID": "environment",
+        "MODELWARD_MODELS": "one, two three",
+    }
+    config = load(state, environment)
+    assert config.repository == "https://environment.example"
+    assert (config.channel, config.device_id) == ("environment", "environment")
+    assert config.models == ("one", "two", "three")
+    config = load(state, environment, {"channel": "flag", "device_id": None})
+    assert (config.channel, config.device_id) == ("flag", "environment")
+
+
+def test_empty_variables_count_as_unset(state):
+    assert load(state, {"MODELWARD_CHANNEL": "", "MODELWARD_MODELS": ""}) == load(state, {})
+
+
+def test_state_directory():
+    assert state_directory("flag", {"MODELWARD_STATE": "environment"}).name == "flag"
+    assert state_directory(None, {"MODELWARD_STATE": "environment"}).name == "environment"
+    assert state_directory(None, {}) == DEFAULT_STATE
+
+
+def test_not_set_up(tmp_path):
+    with pytest.raises(UsageError, match="is not set up") as problem:
+        load(tmp_path / "absent", {})
+    assert "modelward init" in problem.value.advice
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"repository", b"a = 1\na = 2", b"[labels"])
+def test_file_that_is_no_toml(tmp_path, content):
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be read"):
+        load(tmp_path, {})
+
+
+def test_unknown_setting_is_named(state):
+    with (state / FILE).open("a") as file:
+        file.write("[other]\n")
+    with pytest.raises(UsageError, match="'other' is not a setting") as problem:
+        load(state, {})
+    assert "channel, device_id, labels, models, repository" in problem.value.advice
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("repository", None),
+        ("repository", 7),
+        ("device_id", None),
+        ("device_id", ""),
+        ("device_id", "a\nb"),
+        ("device_id", "a\x1b[2J"),
+        ("device_id", "\udcff"),
+        ("channel", ""),
+        ("channel", "../stable"),
+        ("channel", ["stable"]),
+        ("models", "meter-reader"),
+        ("models", ["../meter-reader"]),
+        ("models", [7]),
+        ("labels", ["site"]),
+        ("labels", {"site": 7}),
+        ("labels", {"site": "a\nb"}),
+        ("labels", {"a\x7f": "b"}),
+    ],
+)
+def test_setting_that_makes_no_sense(tmp_path, setting, value):
+    settings = {"repository": "https://example.com", "device_id": "test", setting: value}
+    with pytest.raises(UsageError):
+        from_settings(tmp_path, settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "http://127.0.0.1:8080/a/b",
+        "http://[::1]:8080",
+        "https://xn--bcher-kva.example/%C3%A9",
+    ],
+)
+def test_address(url):
+    assert check_repository(url) == check_repository(f"{url}/") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "example.com", "ftp://example.com", "file:///srv/repository", "https://", "//h"),
+        *("https://h:port", "https://h:99999", "https://h:0", "https://[::1", "https://a..b"),
+        *("https://h/?q", "https://h/#f", "https://user:secret@h", "https://h/a b", "https://h/é"),
+        *("https://bücher.example", "https://h/\n", "\x00https://h", f"https://{'a' * 70}.example"),
+    ],
+)
+def test_bad_address(url):
+    with pytest.raises(UsageError, match="is not a repository's address"):
+        check_repository(url)
