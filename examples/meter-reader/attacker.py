@@ -86,12 +86,13 @@ class Attacker:
             self._blob(digest).parent.mkdir(parents=True, exist_ok=True)
             self._blob(digest).write_bytes(data)
             files.append(ReleaseFile(path, Blob(digest, len(data)), format_of(path) or "text"))
+        ticket = Ticket.parse(bundle["ticket.json"])
         release = Release(
             model=MODEL,
             version=version,
-            counter=1_000,
+            counter=ticket.counter,
             released=datetime.now(UTC),
-            ticket=Ticket.parse(bundle["ticket.json"]),
+            ticket=ticket,
             files=tuple(files),
         )
         added = {

@@ -189,6 +189,7 @@ def make_release(stage: Stage, version: str, change: Callable[[Path], None] | No
         keys=stage.keys,
         layout=current_target(stage.repository, f"layouts/{MODEL}.json"),
         policy=current_target(stage.repository, f"policies/{MODEL}.json"),
+        repository=stage.repository,
         run=lambda arguments, folder: stage.output(_last(stage.run(arguments, folder, show=False))),
     )
     team.open_release(version)
@@ -267,7 +268,8 @@ def attacks(bad: Path) -> list[Attack]:
 
     def renamed(attacker: Attacker, bundle: dict[str, bytes], version: str) -> dict[str, bytes]:
         ticket = json.loads(attacker.read_bundle("1.0.0")["ticket.json"])
-        text = json.dumps(ticket | {"version": version}, sort_keys=True, separators=(",", ":"))
+        ticket |= {"version": version, "counter": 1000}
+        text = json.dumps(ticket, sort_keys=True, separators=(",", ":"))
         return bundle | {"ticket.json": text.encode() + b"\n"}
 
     def swapped_weights(attacker: Attacker) -> None:

@@ -122,6 +122,7 @@ class Team:
         keys: Folder of their keys, one folder each.
         layout: The signed layout.
         policy: The model's policy.
+        repository: The repository, to learn which release comes next.
         run: Runs a command line.
     """
 
@@ -129,6 +130,7 @@ class Team:
     keys: Path
     layout: Path
     policy: Path
+    repository: Path
     run: Run
 
     @property
@@ -144,10 +146,9 @@ class Team:
     def open_release(self, version: str) -> None:
         """Write the ticket that all evidence of this version will carry."""
         workspace = self._workspace("release-manager")
-        self.run(
-            ["modelward-repo", "ticket", "meter-reader", version, "--commit", "v" + version],
-            workspace,
-        )
+        arguments = ["modelward-repo", "ticket", "meter-reader", version]
+        arguments += ["--commit", f"v{version}", "--repository", str(self.repository)]
+        self.run(arguments, workspace)
 
     def do(self, step: Step, before_signing: Callable[[Path], None] | None = None) -> None:
         """Do a step with everyone it needs.

@@ -55,7 +55,7 @@ paths = st.lists(
     good(r"[a-zA-Z0-9_\u00e9-]{1,6}(\.onnx)?", check_path), min_size=1, max_size=4
 ).map("/".join)
 blobs = st.builds(Blob, digests, lengths)
-tickets = st.builds(Ticket, names, versions, texts, texts)
+tickets = st.builds(Ticket, names, versions, st.integers(1, MAX_INT), texts, texts)
 
 
 @st.composite
@@ -69,7 +69,7 @@ def releases(draw):
     return Release(
         model=ticket.model,
         version=ticket.version,
-        counter=draw(st.integers(1, MAX_INT)),
+        counter=ticket.counter,
         released=draw(times),
         ticket=ticket,
         files=tuple(

@@ -25,6 +25,7 @@ from modelward.formats.dsse import Envelope
 from modelward.formats.ticket import Ticket
 from modelward_repo import cli
 from modelward_repo.publish.folder import Terms
+from modelward_repo.publish.release import next_counter, released
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.keys import KeyFile
 from modelward_repo.storage.local import LocalStorage
@@ -211,7 +212,8 @@ def pack(site: Site, model: str, version: str, folder: Path, to: Path) -> Packed
     staging = Staging.of(LocalStorage(site.directory), datetime.now(UTC))
     terms = Terms.of(staging, model)
     shutil.copytree(folder, to / "bundle")
-    ticket = Ticket(model, version, secrets.token_hex(8))
+    counter = next_counter(released(staging, model))
+    ticket = Ticket(model, version, counter, secrets.token_hex(8))
     (to / "bundle/ticket.json").write_bytes(ticket.to_bytes())
     packed = Packed(to / "bundle", to / "links")
     packed.links.mkdir()

@@ -124,7 +124,7 @@ class HonestChain:
     @cached_property
     def ticket(self) -> Ticket:
         """What the chain was run for."""
-        return Ticket(self.model, self.version, self.nonce, "c0ffee")
+        return Ticket(self.model, self.version, self.counter, self.nonce, "c0ffee")
 
     @cached_property
     def content(self) -> Mapping[str, bytes]:

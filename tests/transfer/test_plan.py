@@ -19,7 +19,7 @@ def release(*blobs: Blob) -> Release:
         version="1",
         counter=1,
         released=datetime(2026, 11, 22, tzinfo=UTC),
-        ticket=Ticket("m", "1", ""),
+        ticket=Ticket("m", "1", 1, ""),
         files=tuple(ReleaseFile(f"{n}.onnx", blob, "onnx") for n, blob in enumerate(blobs)),
     )
 

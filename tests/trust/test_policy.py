@@ -21,7 +21,7 @@ def release(*files: tuple[str, str], signature: str | None = None) -> Release:
         version="1",
         counter=1,
         released=datetime(2026, 11, 22, tzinfo=UTC),
-        ticket=Ticket("m", "1", "nonce"),
+        ticket=Ticket("m", "1", 1, "nonce"),
         files=tuple(
             ReleaseFile(path, Blob(f"{number:064x}", 1), kind)
             for number, (path, kind) in enumerate(files)

@@ -409,7 +409,7 @@ def test_only_what_stands_in_the_bundle_can_be_approved():
 
 
 def test_release_cannot_claim_another_ticket():
-    ticket = Ticket(CHAIN.model, CHAIN.version, "another nonce")
+    ticket = Ticket(CHAIN.model, CHAIN.version, CHAIN.counter, "another nonce")
     assert "another one" in str(refusal(release=replace(CHAIN.release, ticket=ticket)))
 
 

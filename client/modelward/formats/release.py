@@ -168,6 +168,11 @@ class Release:
                 f"was issued for {self.ticket.model} {self.ticket.version}, "
                 f"not for {self.model} {self.version}",
             )
+        if self.ticket.counter != self.counter:
+            # The role's key alone must not make an old release look new (attack row 13).
+            raise fields.wrong(
+                "counter", f"is {self.counter}, but the ticket was issued for {self.ticket.counter}"
+            )
 
     def to_bytes(self) -> bytes:
         """Return the document."""

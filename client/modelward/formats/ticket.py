@@ -1,9 +1,10 @@
 """ticket.json: what a supply chain was run *for*, decided before its first step.
 
 Every step of a pipeline takes the ticket as a material, so that evidence made for one release
-can never be presented as evidence for another (attack row 21). The release repeats the ticket;
-a device rebuilds the ticket's bytes from it and compares their digest with the attested one, so
-that it needs no download to know which model and version was approved.
+can never be presented as evidence for another, nor for a later one of the same version (attack
+rows 13 and 21). The release repeats the ticket; a device rebuilds the ticket's bytes from it and
+compares their digest with the attested one, so that it needs no download to know which model,
+version and place in their order was approved (docs/adr/0001).
 """
 
 import hashlib
@@ -26,12 +27,15 @@ class Ticket:
     Attributes:
         model: Name of the model.
         version: The version this run is to become.
+        counter: Its place in the order of the model's releases, from 1: what rollback is judged
+            by. It is here because here it is attested.
         nonce: Makes two runs for the same version distinguishable.
         commit: The reviewed revision of the training code; empty where there is none.
     """
 
     model: str
     version: str
+    counter: int
     nonce: str
     commit: str = ""
 
@@ -55,6 +59,7 @@ class Ticket:
         return cls(
             model=fields.checked("model", check_name),
             version=fields.checked("version", check_version),
+            counter=fields.integer("counter", least=1),
             nonce=fields.text("nonce", most=128),
             commit=fields.text("commit", most=128),
         )
@@ -65,6 +70,7 @@ class Ticket:
             "schema": SCHEMA,
             "model": self.model,
             "version": self.version,
+            "counter": self.counter,
             "nonce": self.nonce,
             "commit": self.commit,
         }

@@ -14,7 +14,7 @@ from modelward_repo.cli.publish import as_json, tell
 from modelward_repo.publish import channel as channels
 from modelward_repo.publish import folder as folders
 from modelward_repo.publish.bundle import read_bundle
-from modelward_repo.publish.release import Keys, Published, Request, publish, released
+from modelward_repo.publish.release import Keys, Published, Request, next_counter, publish, released
 from modelward_repo.publish.signing import role_signers
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.policy import CHANNELS, role_name
@@ -49,13 +49,15 @@ def release(
         modelward-repo release my-model 1.0.0 FOLDER --repository my-repo
     """
     try:
-        ticket = Ticket(check_name(model), check_version(version), secrets.token_hex(16))
+        check_name(model)
+        check_version(version)
     except ValueError as error:
         raise UsageError(str(error)) from error
     folders.check_folder(folder)
     now = options.now()
     storage = LocalStorage(repository)
     staging = Staging.of(storage, now)
+    ticket = Ticket(model, version, next_counter(released(staging, model)), secrets.token_hex(16))
     channels.read(staging, channel)
     terms = folders.Terms.of(staging, model)
     people = folders.functionaries(terms, keys, passphrases)
@@ -90,6 +92,10 @@ def _already(staging: Staging, ticket: Ticket, folder: Path) -> Published | None
             with options.progress("Hashing") as progress:
                 if folders.is_released(release, folder, progress):
                     return Published(release, already=True)
+            raise UsageError(
+                f"{release.model} {release.version} is published already, with other content",
+                "a published version never changes: release this folder under a new version",
+            )
     return None
 
 

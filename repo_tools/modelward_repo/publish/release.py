@@ -1,7 +1,7 @@
 """Publishing a release, through the very gates that a device will hold it against."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -159,10 +159,16 @@ def _judge(
     """Stage the release and take it through the device's gates."""
     staging = Staging.of(storage, now)
     before = {release.version: release for release in released(staging, request.model)}
-    floor = 1 + max((release.counter for release in before.values()), default=0)
-    release = _release(request, floor, now)
+    release = _release(request, now)
     if request.version in before:
         return staging, _already(staging, request, release, before[request.version])
+    floor = next_counter(before.values())
+    if release.counter < floor:
+        raise UsageError(
+            f"the ticket was issued for release {release.counter} of {request.model}, but release "
+            f"{floor - 1} is published already",
+            "open a new ticket and run the supply chain again: devices never go back",
+        )
     _check_components(staging, request.requires)
     role = role_name(request.model)
     added = {
@@ -186,12 +192,17 @@ def _judge(
     return staging, Published(examined.release, examined.findings)
 
 
-def _release(request: Request, counter: int, now: datetime) -> Release:
+def next_counter(before: Iterable[Release]) -> int:
+    """Return the place of a model's next release among those that are published."""
+    return 1 + max((release.counter for release in before), default=0)
+
+
+def _release(request: Request, now: datetime) -> Release:
     paths = {file.path for file in request.bundle.files}
     release = Release(
         model=request.model,
         version=request.version,
-        counter=counter,
+        counter=request.bundle.ticket.counter,
         released=now,
         ticket=request.bundle.ticket,
         files=request.bundle.files,
@@ -205,7 +216,7 @@ def _release(request: Request, counter: int, now: datetime) -> Release:
 
 
 def _already(staging: Staging, request: Request, new: Release, old: Release) -> Published:
-    same = replace(new, counter=old.counter, released=old.released) == old
+    same = replace(new, released=old.released) == old
     evidence = releases.evidence_path(request.model, request.version)
     if same and staging.target(role_name(request.model), evidence) == request.evidence:
         return Published(old, already=True)

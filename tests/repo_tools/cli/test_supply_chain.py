@@ -184,12 +184,12 @@ def test_encrypted_key_needs_its_passphrase(place, capfd):
 
 
 def test_ticket_is_written_once_with_a_fresh_nonce(place, capfd):
-    first = answer(capfd, "ticket", "my-model", "1.0.0", "--commit", "c0ffee")
+    first = answer(capfd, "ticket", "my-model", "1.0.0", "--counter", "3", "--commit", "c0ffee")
     ticket = Ticket.parse(Path("ticket.json").read_bytes())
-    assert (ticket.model, ticket.version, ticket.commit) == ("my-model", "1.0.0", "c0ffee")
+    assert ticket == Ticket("my-model", "1.0.0", 3, ticket.nonce, "c0ffee")
     assert first["sha256"] == ticket.sha256()
-    assert failure(capfd, "ticket", "my-model", "1.0.0")[0] == 2
-    second = answer(capfd, "ticket", "my-model", "1.0.0", "-o", "other.json")
+    assert failure(capfd, "ticket", "my-model", "1.0.0", "--counter", "3")[0] == 2
+    second = answer(capfd, "ticket", "my-model", "1.0.0", "--counter", "3", "-o", "other.json")
     assert second["nonce"] != first["nonce"]
 
 
@@ -197,7 +197,7 @@ def test_ticket_is_written_once_with_a_fresh_nonce(place, capfd):
     "args", [("My Model", "1"), ("my-model", "../1"), ("m", "1", "--commit", "\x1b[2J")]
 )
 def test_ticket_that_a_device_would_refuse_is_refused(place, capfd, args):
-    failure(capfd, "ticket", *args)
+    failure(capfd, "ticket", *args, "--counter", "1")
     assert not Path("ticket.json").exists()
 
 
@@ -220,7 +220,7 @@ def test_manifest_is_written_beside_its_directory(place, capfd):
 
 def test_five_commands_make_evidence_that_a_device_accepts(place, capfd):
     signed()
-    assert run(["ticket", "my-model", "1.0.0"]) == 0
+    assert run(["ticket", "my-model", "1.0.0", "--counter", "1"]) == 0
     Path("m.onnx").write_bytes(b"weights")
     command = attest("package", "packager", "-p", "bundle", "--", sys.executable, "-c", PACK)
     assert run(command) == 0
@@ -242,7 +242,7 @@ def test_five_commands_make_evidence_that_a_device_accepts(place, capfd):
 def test_it_works_as_a_process_from_elsewhere(place, tmp_path_factory):
     """The real command: another directory, a command with options of its own, JSON to stdout."""
     signed()
-    assert run(["ticket", "my-model", "1.0.0"]) == 0
+    assert run(["ticket", "my-model", "1.0.0", "--counter", "1"]) == 0
     Path("m.onnx").write_bytes(b"weights")
     arguments = attest("package", "packager", "-p", "bundle", "--workspace", str(place), "--json")
     arguments = [
@@ -266,7 +266,7 @@ def test_it_works_as_a_process_from_elsewhere(place, tmp_path_factory):
 
 def ready(*, with_bundle: bool = True) -> None:
     signed()
-    assert run(["ticket", "my-model", "1.0.0"]) == 0
+    assert run(["ticket", "my-model", "1.0.0", "--counter", "1"]) == 0
     if with_bundle:
         Path("bundle").mkdir()
         Path("bundle/ticket.json").write_bytes(Path("ticket.json").read_bytes())

@@ -1,0 +1,150 @@
+"""The real application over real HTTP, in this process, and able to lie.
+
+`Server` notes every request. `Server.lie` replaces the answers for some paths, as a mirror in the
+wrong hands would.
+"""
+
+import gzip
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any, Self
+
+from werkzeug.middleware.shared_data import SharedDataMiddleware
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Response
+
+from modelward_repo.server.app import create_app
+
+Answer = Callable[[bytes], Response]
+"""Makes an answer out of the honest content."""
+
+
+class Server:
+    """Serves a repository while used as a context manager.
+
+    Args:
+        directory: The repository.
+        others: Other directories to serve, by the path they appear under.
+
+    Attributes:
+        url: Where it is, without a final slash.
+        requests: The paths that were asked for, in order.
+    """
+
+    def __init__(self, directory: Path, others: Mapping[str, Path] | None = None) -> None:
+        shared = {path: str(folder) for path, folder in (others or {}).items()}
+        self._honest: Any = SharedDataMiddleware(create_app(directory), shared, cache=False)
+        self._lies: list[tuple[re.Pattern[str], Answer]] = []
+        self._server = make_server(
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Silent
+        )
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.requests: list[str] = []
+
+    def lie(self, pattern: str, answer: Answer) -> None:
+        """Answer requests differently whose path matches, from its start on."""
+        self._lies.append((re.compile(pattern), answer))
+
+    def lies_about(self, path: str) -> bool:
+        """Tell whether any lie concerns a path."""
+        return any(pattern.match(path) for pattern, _ in self._lies)
+
+    def poured(self) -> int:
+        """Return how many bytes endless answers have sent."""
+        return sum(answer.sent for _, answer in self._lies if isinstance(answer, Endless))
+
+    def be_honest(self) -> None:
+        """End all lies."""
+        self._lies.clear()
+
+    def asked(self, pattern: str) -> list[str]:
+        """Return the paths that were asked for and match, from their start on."""
+        return [path for path in self.requests if re.match(pattern, path)]
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        self.requests.append(path)
+        for pattern, answer in self._lies:
+            if pattern.match(path):
+                honest = Response.from_app(self._honest, environ, buffered=True).get_data()
+                return answer(honest)(environ, start_response)
+        return self._honest(environ, start_response)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class Endless:
+    """An answer that never ends, and knows how much of it was taken.
+
+    Attributes:
+        sent: Bytes that were handed to the network.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def __call__(self, honest: bytes) -> Response:
+        """Begin with the honest content and go on for ever."""
+        return Response(self._pour(honest), direct_passthrough=True)
+
+    def _pour(self, honest: bytes) -> Iterator[bytes]:
+        yield honest
+        block = b" " * 65536
+        while True:
+            self.sent += len(block)
+            yield block
+
+
+def instead(data: bytes) -> Answer:
+    """Answer with other content."""
+    return lambda _honest: Response(data)
+
+
+def cut(honest: bytes) -> Response:
+    """Announce everything and send half of it."""
+    return _announcing(len(honest), honest[: len(honest) // 2])
+
+
+def announce_too_much(honest: bytes) -> Response:
+    """Announce a terabyte."""
+    return _announcing(1 << 40, honest)
+
+
+def redirect(url: str) -> Answer:
+    """Send elsewhere whoever asks."""
+    return lambda _honest: Response(status=302, headers={"Location": url})
+
+
+def gzip_bomb(_honest: bytes) -> Response:
+    """Send a little that would unpack to 64 MiB."""
+    packed = gzip.compress(bytes(64 << 20), compresslevel=9)
+    return Response(packed, headers={"Content-Encoding": "gzip"})
+
+
+def status(code: int) -> Answer:
+    """Answer with an error."""
+    return lambda _honest: Response(status=code)
+
+
+def _announcing(length: int, data: bytes) -> Response:
+    return Response(iter([data]), headers={"Content-Length": str(length)})
+
+
+class _Silent(WSGIRequestHandler):
+    def log(self, *_: object) -> None:
+        """Stay silent: tests look at `Server.requests`."""
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):
+            super().handle()
