@@ -30,8 +30,8 @@ test: $(INSTALLED) ## Run the tests, but for the slow ones
 attacks: $(INSTALLED) ## Run the attack gallery and print its table
 	$(BIN)/pytest tests/attacks -n $(JOBS) --attack-table $(ARGS)
 
-interop: $(INSTALLED) ## Check against other implementations and their test suites
-	$(BIN)/pytest tests/interop -n $(JOBS) $(ARGS)
+interop: $(INSTALLED) .venv-interop/.installed ## Check against other implementations
+	MODEL_SIGNING=.venv-interop/bin/model_signing $(BIN)/pytest tests/interop -n $(JOBS) $(ARGS)
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)
@@ -57,11 +57,16 @@ lock: ## Resolve requirements.lock anew; tool.uv.exclude-newer sets as of which 
 	  .venv-lock/bin/uv export --quiet --frozen --no-header --no-emit-workspace \
 	    --all-groups --all-packages --format requirements-txt; } > .venv-lock/requirements.lock
 	mv .venv-lock/requirements.lock requirements.lock
+	{ echo "# Made by 'make lock' from requirements.in, with hashes."; \
+	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	    --generate-hashes --no-emit-index-url --exclude-newer "$$(grep -oE '20[0-9-]+T' \
+	    pyproject.toml | tr -d T)" tests/interop/requirements.in; } > .venv-lock/interop.lock
+	mv .venv-lock/interop.lock tests/interop/requirements.lock
 	@rm -rf .venv-lock
 
 clean: ## Remove what tools and builds left behind; .venv stays
 	rm -rf .hypothesis .import_linter_cache .grimp_cache .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .venv-lock build dist client/dist repo_tools/dist
+	rm -rf .venv-lock .venv-interop build dist client/dist repo_tools/dist
 	find client repo_tools examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Wheels only and hashes required, so that setting up runs no package's own build script.
@@ -78,4 +83,10 @@ $(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml repo_tools/
 	  --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation \
 	  -e client -e repo_tools
+	@touch $@
+
+# The peers that `make interop` compares with, kept out of the project's own environment.
+.venv-interop/.installed: tests/interop/requirements.lock
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/pip install --quiet --require-hashes --only-binary :all: -r $<
 	@touch $@

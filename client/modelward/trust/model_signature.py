@@ -6,7 +6,7 @@ key method with the `files` serialization and SHA-256 is accepted.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from modelward.formats import strict
@@ -55,13 +55,19 @@ def key_hint(pem: str) -> str:
     return hashlib.sha256(pem.encode()).hexdigest()
 
 
-def verify(data: bytes, resources: Mapping[str, str], signers: Sequence[str]) -> str:
+def verify(
+    data: bytes,
+    resources: Mapping[str, str],
+    signers: Sequence[str],
+    optional: Collection[str] = (),
+) -> str:
     """Verify a signature over exactly these files.
 
     Args:
         data: The bundle.
         resources: SHA-256 digests by path of every file but the signature.
         signers: PEM public keys of which one must have signed.
+        optional: Paths that the signature may leave out.
 
     Returns:
         The PEM of the key that signed.
@@ -85,7 +91,7 @@ def verify(data: bytes, resources: Mapping[str, str], signers: Sequence[str]) ->
     if pem is None:
         raise ValueError("it was made with a key that the policy does not name")
     _verify_raw(pem, signatures[0], pae(payload))
-    _check_statement(payload, resources)
+    _check_statement(payload, resources, optional)
     return pem
 
 
@@ -116,7 +122,9 @@ def _verify_raw(pem: str, signature: bytes, message: bytes) -> None:
         raise ValueError("the signature is not valid") from error
 
 
-def _check_statement(payload: bytes, resources: Mapping[str, str]) -> None:
+def _check_statement(
+    payload: bytes, resources: Mapping[str, str], optional: Collection[str]
+) -> None:
     fields = strict.Fields(DOCUMENT, strict.load(DOCUMENT, payload, CAP))
     if fields.any("_type") != STATEMENT_TYPE or fields.any("predicateType") != PREDICATE_TYPE:
         raise fields.wrong("predicateType", "is not a model signature, version 1.0")
@@ -130,10 +138,11 @@ def _check_statement(payload: bytes, resources: Mapping[str, str]) -> None:
             raise item.wrong("name", "appears twice")
         signed[name] = item.sha256("digest")
     for path in sorted(signed.keys() | resources.keys()):
-        if signed.get(path) != resources.get(path):
+        left_out = path in optional and path not in signed
+        if not left_out and signed.get(path) != resources.get(path):
             raise ValueError(f"{path!r} is not the file that was signed")
     subjects = list(fields.each("subject", most=1))
-    if not subjects or subjects[0].fields("digest").sha256("sha256") != _root(resources):
+    if not subjects or subjects[0].fields("digest").sha256("sha256") != _root(signed):
         raise ValueError("its subject is not the digest of the files it lists")
 
 

@@ -6,6 +6,7 @@ from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import metrics
 from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy, format_of
 from modelward.formats.release import Release
+from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.trust import model_signature
 
 
@@ -96,7 +97,10 @@ def _check_signature(release: Release, policy: ModelPolicy, content: Mapping[str
         file.path: file.blob.sha256 for file in release.files if file.path != release.signature
     }
     try:
-        model_signature.verify(content[release.signature], resources, policy.signers)
+        # Whoever signs a model may do so before a release of it is opened; the ticket is attested.
+        model_signature.verify(
+            content[release.signature], resources, policy.signers, optional={TICKET_FILE}
+        )
     except FormatError:
         raise
     except ValueError as error:

@@ -6,6 +6,7 @@ import click
 
 from modelward_repo.cli import options
 from modelward_repo.publish.create import Plan, add_model
+from modelward_repo.roles.policy import role_name
 from modelward_repo.roles.ring import KeyRing
 from modelward_repo.storage.local import LocalStorage
 
@@ -40,13 +41,20 @@ def add(
 ) -> None:
     """Add the model NAME, with a role, policy and layout of its own.
 
-    It takes the threshold of keys of targets, which are offline: bring them together for this.
+    It takes the threshold of keys of targets, which are offline: bring them together for this. The
+    key of the model's role is made if it is missing; keys of people never are, since they may
+    merely lie elsewhere: their .pub files are enough.
 
     \b
         modelward-repo model add second-model --policy metadata/minimal.toml
     """
     plan = Plan.load(policy, (name,))
-    ring = KeyRing(keys, passphrases, lambda: None if plaintext_keys else passphrases.new())
+    ring = KeyRing(
+        keys,
+        passphrases,
+        lambda: None if plaintext_keys else passphrases.new(),
+        may_make=lambda key: key == role_name(name),
+    )
     add_model(LocalStorage(repository), plan, name, ring, options.now())
     for key in ring.made:
         options.say(f"New key: {key.path}")

@@ -32,6 +32,7 @@ _MODEL_FIELDS = (
     "owners",
     "owners_threshold",
     "metrics",
+    "signers",
 )
 
 
@@ -63,6 +64,7 @@ class ModelTrust:
         owners: Who owns the layout.
         owners_threshold: How many of them must sign it.
         metrics: Bounds on attested metrics.
+        signers: Who may make the OpenSSF model signature; empty where none is demanded.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ModelTrust:
     owners: tuple[str, ...]
     owners_threshold: int
     metrics: tuple[MetricGate, ...]
+    signers: tuple[str, ...] = ()
 
     @property
     def role(self) -> RoleTrust:
@@ -233,6 +236,7 @@ def _model(
         metrics=tuple(_metric(gate) for gate in merged.each("metrics", most=256))
         if merged.has("metrics")
         else (),
+        signers=_names(merged, "signers") if merged.has("signers") else (),
     )
 
 

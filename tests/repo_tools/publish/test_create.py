@@ -267,6 +267,42 @@ def test_a_model_is_not_added_twice_nor_without_targets_keys(site: Site) -> None
     assert files_of(site.directory) == state
 
 
+def test_no_key_of_a_person_is_made_when_a_model_is_added(site: Site) -> None:
+    """Offline keys lie elsewhere: others in their place would be signed into the repository."""
+    for path in (site.keys / "lead-a").iterdir():
+        path.unlink()
+    before = files_of(site.keys)
+    done = site.run("model", "add", "gamma", "--policy", MINIMAL, "--plaintext-keys")
+    assert done.code == ExitCode.USAGE
+    assert "the key 'layout' of lead-a is not in" in done.err
+    assert files_of(site.keys).items() - before.items() <= {
+        item for item in files_of(site.keys).items() if "model-gamma" in item[0]
+    }
+
+
+def test_signers_of_models_are_declared(site: Site, tmp_path: Path, folder: Path) -> None:
+    """A policy that names signers demands an OpenSSF model signature of every release."""
+    policy = tmp_path / "policy.toml"
+    text = (
+        Path(MINIMAL)
+        .read_text("utf-8")
+        .replace('"../layouts', f'"{Path(MINIMAL).parents[1]}/layouts')
+    )
+    policy.write_text(text + '\n[models.signed]\nsigners = ["packager"]\n', "utf-8")
+    key = site.keys / "packager/model-signing.key"
+    made = site.run("key", "create", "packager/model-signing", "--scheme", "ecdsa-sha2-nistp256",
+                    "--plaintext")  # fmt: skip
+    assert made.code == 0, made
+    done = site.run("model", "add", "signed", "--policy", policy, "--plaintext-keys")
+    assert done.code == 0, done
+    unsigned = site.run("release", "signed", "1.0", folder)
+    assert unsigned.code == ExitCode.REFUSED
+    assert "has no OpenSSF model signature" in unsigned.err
+    assert run("sign-model", folder, "--key", key).code == 0
+    # The ticket is not among the files that were signed, and need not be: it is attested.
+    assert site.run("release", "signed", "1.0", folder).code == 0
+
+
 def test_other_users_web_servers_can_read_it(template: Site) -> None:
     if os.umask(0o022) not in (0o022, 0o002):
         pytest.skip("this user's umask hides files from others")
