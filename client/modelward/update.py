@@ -312,6 +312,7 @@ class _Visit:
             for gate, finding in found[model].findings:
                 watch.passed(gate, f"{model} {version}: {finding}")
             for component, pinned in found[model].release.requires.components:
+                self._check_wanted(model, component)
                 if chosen.setdefault(component, pinned) != pinned:
                     raise Refused(
                         Gate.RELEASE,
@@ -323,6 +324,16 @@ class _Visit:
                     queue[component] = pinned
         self._check_pins(found)
         return found
+
+    def _check_wanted(self, model: str, component: str) -> None:
+        """Refuse a component that this device is not meant to run (attack row 9)."""
+        models = self.device.config.models
+        if models and component not in models:
+            raise Refused(
+                Gate.POLICY,
+                f"{model} needs the model {component}, which this device is not configured for",
+                f"add {component!r} to `models` in modelward.toml if it is to run here",
+            )
 
     def _is_installed(self, model: str, version: str) -> bool:
         slot = self.installed.active.get(model)

@@ -31,6 +31,19 @@ def test_component_nobody_vouches_for(scene: Scene) -> None:
     scene.refused_at(Gate.METADATA, reason, tuf=False, checksums=False)
 
 
+@pytest.mark.attack(9)
+def test_component_that_the_device_does_not_want(scene: Scene) -> None:
+    """A release of approved files demands an honest model that this device is not meant to run."""
+    settings = scene.world.device / "modelward.toml"
+    text = settings.read_text("utf-8")
+    settings.write_text(text.replace("models = []", f'models = ["{MODEL}"]'), "utf-8")
+    chain = scene.world.chain("1.1.0")
+    requires = Requirements(components=((TOKENIZER, "1.0.0"),))
+    scene.thief(*PUBLISHER).publish("1.1.0", chain.content, chain.evidence, requires=requires)
+    reason = "needs the model tokenizer, which this device is not configured for"
+    scene.refused_at(Gate.POLICY, reason, tuf=False, checksums=False)
+
+
 # --- 10: wrong software
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from securesystemslib.signer import Signer
 
 from modelward import update
-from modelward.errors import Gate, UsageError
+from modelward.errors import FormatError, Gate, UsageError
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.policy import FleetPolicy
@@ -137,7 +137,7 @@ def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
 
 
 def released(staging: Staging, model: str) -> Iterator[Release]:
-    """Yield every published release of a model.
+    """Yield every published release of a model that is well-formed.
 
     Raises:
         UsageError: The repository has no such model.
@@ -145,7 +145,9 @@ def released(staging: Staging, model: str) -> Iterator[Release]:
     role = role_name(model)
     for path in staging.targets(role).signed.targets:
         if _RELEASE_PATH.fullmatch(path):
-            yield Release.parse(staging.target(role, path) or b"")
+            # What nobody can parse no device ever took: it must not keep honest releases back.
+            with suppress(FormatError):
+                yield Release.parse(staging.target(role, path) or b"")
 
 
 def blob_path(blob: Blob) -> str:

@@ -352,16 +352,26 @@ def test_readers_see_a_consistent_repository_while_it_changes(
     assert len(plain_tuf(site.directory)) == 7 + 2 * len(folders)
 
 
+def test_of_two_runs_that_overtake_each_other_the_lower_is_not_published(
+    site: Site, tmp_path: Path, folder: Path
+) -> None:
+    overtaken = pack(site, "alpha", "1.0", folder, tmp_path / "overtaken")
+    site.release("alpha", "1.1", folder)
+    args = ("publish", "alpha", "1.0", overtaken.bundle, "--evidence", overtaken.links)
+    done = site.run(*args)
+    assert done.code == ExitCode.USAGE
+    assert "issued for release 1 of alpha, but release 1 is published already" in done.err
+
+
 def test_publishers_of_two_models_both_land(
     site: Site, tmp_path: Path, plain_tuf: PlainTuf
 ) -> None:
-    running = []
+    # Releases of one model have an order, so only those of different models race.
     for version in ("1.0", "1.1", "1.2"):
         folder = make_folder(tmp_path / version, version.encode())
-        running += [site.start("release", model, version, folder) for model in MODELS]
-    for process in running:
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, (out, err)
+        for process in [site.start("release", model, version, folder) for model in MODELS]:
+            out, err = process.communicate(timeout=60)
+            assert process.returncode == 0, (out, err)
     targets = plain_tuf(site.directory)
     for model in MODELS:
         counters = [
