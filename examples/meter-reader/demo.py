@@ -184,11 +184,14 @@ def set_up(stage: Stage) -> None:
 def make_release(stage: Stage, version: str, change: Callable[[Path], None] | None = None) -> Path:
     """Take a version through all nine steps; return the team's folder."""
     work = stage.place / "team" / version
+    layout, policy = stage.place / "team" / "layout.json", stage.place / "team" / "policy.json"
+    get_target(stage, f"layouts/{MODEL}.json", layout)
+    get_target(stage, f"policies/{MODEL}.json", policy)
     team = pipeline.Team(
         work=work,
         keys=stage.keys,
-        layout=current_target(stage.repository, f"layouts/{MODEL}.json"),
-        policy=current_target(stage.repository, f"policies/{MODEL}.json"),
+        layout=layout,
+        policy=policy,
         repository=stage.repository,
         run=lambda arguments, folder: stage.output(_last(stage.run(arguments, folder, show=False))),
     )
@@ -203,11 +206,12 @@ def _last(text: str) -> str:
     return "\n".join(text.strip().splitlines()[-2:])
 
 
-def current_target(repository: Path, path: str) -> Path:
-    """Return the newest file of a hash-prefixed target."""
-    folder, _, name = path.rpartition("/")
-    found = (repository / "targets" / folder).glob(f"*.{name}")
-    return max(found, key=lambda file: file.stat().st_mtime)
+def get_target(stage: Stage, path: str, to: Path) -> None:
+    """Get what steps are held against out of the repository, verified."""
+    stage.run(
+        ["modelward-repo", "target", path, "--output", str(to), "--repository", "repository"],
+        show=False,
+    )
 
 
 def publish(stage: Stage, version: str, work: Path, expect: int = 0) -> None:

@@ -14,7 +14,7 @@ from modelward.trust.layout import Layout
 from modelward.trust.links import read_artifacts
 from modelward_repo.cli import options
 from modelward_repo.cli.hashing import hashing_bar
-from modelward_repo.roles.keys import KeyFile
+from modelward_repo.roles.signers import open_signer
 from modelward_repo.supply_chain import attest as attesting
 from modelward_repo.supply_chain.files import create_file
 
@@ -31,7 +31,7 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--links", required=True, type=_DIRECTORY, help="Evidence so far; the link goes here."
 )
-@click.option("--key", required=True, type=_FILE, help="Your private key, functionary.key.")
+@options.key_option("Your private key, functionary.key")
 @click.option(
     "--materials",
     "-m",
@@ -67,7 +67,7 @@ def attest(
     layout: Path,
     policy: Path,
     links: Path,
-    key: Path,
+    key: str,
     materials: tuple[str, ...],
     products: tuple[str, ...],
     manifests: tuple[str, ...],
@@ -99,7 +99,7 @@ def attest(
             products=products,
             manifests=[_pair(text) for text in manifests],
             command=command,
-            signer=KeyFile(key).signer(passphrases),
+            signer=open_signer(key, passphrases),
             layout=envelope,
             policy=_read_policy(policy),
             links=attesting.load_links(links),

@@ -8,6 +8,7 @@ import click
 from modelward.errors import UsageError
 from modelward_repo.cli import options
 from modelward_repo.roles.keys import KeyFile
+from modelward_repo.roles.signers import open_signer
 from modelward_repo.supply_chain.attest import load_envelope
 from modelward_repo.supply_chain.describe import describe, find_holders, lines
 from modelward_repo.supply_chain.files import create_file, replace_file
@@ -93,13 +94,13 @@ def compile_(source: Path, keys: Path, owners: str, output: Path | None) -> None
 
 @layout.command()
 @click.argument("file", type=_FILE)
-@click.option("--key", required=True, type=_FILE, help="An owner's private key, layout.key.")
+@options.key_option("An owner's private key, layout.key")
 @_NAMES
 @click.option("--yes", "-y", is_flag=True, help="Sign without being asked.")
 @options.passphrase_option
 @options.json_option
 def sign(
-    file: Path, key: Path, keys: Path | None, yes: bool, passphrases: options.Passphrases
+    file: Path, key: str, keys: Path | None, yes: bool, passphrases: options.Passphrases
 ) -> None:
     """Show the layout FILE and add an owner's signature to it.
 
@@ -115,7 +116,7 @@ def sign(
         options.say(line)
     if not yes and sys.stdin.isatty() and not click.confirm("\nSign this?", err=True):
         raise UsageError("nothing was signed", "sign only what you have read")
-    signer = KeyFile(key).signer(passphrases)
+    signer = open_signer(key, passphrases)
     signed = sign_layout(envelope, signer)
     replace_file(file, signed.to_bytes())
     keyid = signer.public_key.keyid

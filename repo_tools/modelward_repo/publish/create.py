@@ -25,6 +25,7 @@ from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.policy import CHANNELS, TOP_LEVEL, ModelTrust, TrustPolicy, role_name
 from modelward_repo.roles.ring import KeyRing
+from modelward_repo.roles.state import name_owners
 from modelward_repo.storage import Storage
 from modelward_repo.storage.local import LocalStorage, sync_directory
 from modelward_repo.supply_chain.layout import (
@@ -34,6 +35,8 @@ from modelward_repo.supply_chain.layout import (
     compile_layout,
     sign_layout,
 )
+from modelward_repo.supply_chain.model_signature import KEY as SIGNING_KEY
+from modelward_repo.supply_chain.model_signature import SCHEME
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,9 @@ def add_model(storage: Storage, plan: Plan, model: str, ring: KeyRing, now: date
     with storage.lock():
         staging = Staging.of(storage, now)
         targets = staging.targets(Targets.type)
-        added = _model(targets, trust, plan.layouts[model], ring, now)
         role = plan.policy.roles[Targets.type]
         signers = ring.signers(role.holders, Targets.type, role.threshold)
+        added = _model(targets, trust, plan.layouts[model], ring, now)
         staging.put_targets(Targets.type, targets, added, signers)
         _first_of_model(staging, trust, ring)
         staging.finish(_online(plan.policy, ring))
@@ -175,9 +178,13 @@ def _model(
         owners={key.keyid: key for key in owners},
         threshold=trust.owners_threshold,
         metrics=trust.metrics,
+        signers=tuple(ring.public(holder, SIGNING_KEY, SCHEME).public for holder in trust.signers),
     )
     return {
-        policies.model_policy_path(trust.name): policy.to_bytes(),
+        policies.model_policy_path(trust.name): name_owners(
+            policy.to_bytes(),
+            {key.keyid: holder for key, holder in zip(owners, trust.owners, strict=True)},
+        ),
         policies.layout_path(trust.name): layout.to_bytes(),
     }
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 from tuf.api.metadata import Targets
 
 from modelward.errors import UsageError
@@ -72,7 +72,7 @@ class Functionary:
 
     step: str
     key: KeyFile
-    signer: CryptoSigner
+    signer: Signer
 
 
 def functionaries(terms: Terms, keys: Path, passphrase: Passphrase) -> list[Functionary]:

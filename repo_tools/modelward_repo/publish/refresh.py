@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from securesystemslib.signer import Signer
+from tuf.api.metadata import Metadata
 
 from modelward.errors import UsageError
 from modelward.formats import release as releases
@@ -17,6 +19,7 @@ def refresh(
     online: Online,
     now: datetime,
     roles: Mapping[str, Sequence[Signer]] | None = None,
+    patience: float | None = None,
 ) -> tuple[str, ...]:
     """Sign the timestamp anew, and the snapshot once half of its time is over.
 
@@ -27,6 +30,7 @@ def refresh(
         online: What signs snapshot and timestamp.
         now: The time to count expiry from.
         roles: Targets roles to sign anew too, with their signers.
+        patience: Most seconds to wait for other publishers; None for as long as it takes.
 
     Returns:
         The roles that were signed.
@@ -34,21 +38,47 @@ def refresh(
     Raises:
         UsageError: There is no such role, or it is root.
         Refused: A device would refuse the result.
+        StorageError: Something could not be written, or another publisher would not end.
     """
-    with storage.lock():
+    with storage.lock(patience):
         staging = Staging.of(storage, now)
         for role, signers in (roles or {}).items():
             staging.sign_again(role, signers)
-        left = staging.snapshot.signed.expires - now
-        due = bool(roles) or left < tuf.validity(staging.root.signed, "snapshot") / 2
-        staging.finish(online, snapshot=due)
+        snapshot = bool(roles) or now >= half_life(staging, "snapshot")
+        staging.finish(online, snapshot=snapshot)
         with staging.as_device() as repository:
             for role in roles or {}:
                 # Looking for any release of the model verifies the model's role.
                 model = role.removeprefix("model-")
                 repository.target_info(releases.target_path(model, "0"))
         staging.commit()
-    return (*(roles or {}), *(("snapshot",) if due else ()), "timestamp")
+    return (*(roles or {}), *(("snapshot",) if snapshot else ()), "timestamp")
+
+
+def half_life(staging: Staging, role: str) -> datetime:
+    """Return when half of the time of a role's metadata is over: when to sign it anew.
+
+    That leaves as much time again for whatever may go wrong with it.
+
+    Raises:
+        UsageError: There is no such role, or nothing says how long it is valid.
+    """
+    metadata: Metadata[Any]
+    if role == "timestamp" and staging.timestamp:
+        metadata = staging.timestamp
+    else:
+        metadata = staging.snapshot if role == "snapshot" else staging.targets(role)
+    expires: datetime = metadata.signed.expires
+    return expires - tuf.validity(staging.delegator(role), role) / 2
+
+
+def due(staging: Staging, roles: Sequence[str] = ()) -> dict[str, datetime]:
+    """Return when each role is to be signed anew: snapshot, timestamp, and those named.
+
+    Raises:
+        UsageError: See `half_life`.
+    """
+    return {role: half_life(staging, role) for role in (*roles, "snapshot", "timestamp")}
 
 
 def check_refreshable(role: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
@@ -11,7 +11,7 @@ from modelward_repo.roles.keys import Passphrase, find_signers
 
 def role_signers(
     staging: Staging, role: str, keys: Path, passphrase: Passphrase
-) -> list[CryptoSigner]:
+) -> list[Signer]:
     """Load as many private keys of a role as its threshold demands, and no other.
 
     Raises:

@@ -28,7 +28,7 @@ from modelward_repo.storage import Storage
 
 TIMESTAMP = "metadata/timestamp.json"
 FIRST_ROOT = "metadata/1.root.json"
-_STAGED = "staged:///"
+STAGED = "staged:///"
 _VERSIONED = re.compile(r"metadata/([1-9][0-9]*)\.(.+)\.json")
 
 
@@ -63,7 +63,8 @@ class Staging:
         self._storage = storage
         self._new: dict[str, bytes] = {}
         self._timestamp_file = b""
-        self._versions = _versions(storage)
+        self._versions = self._last_taken()
+        self._numbered: dict[str, int] = {}
 
     @classmethod
     def of(cls, storage: Storage, now: datetime) -> "Staging":
@@ -132,7 +133,7 @@ class Staging:
     def target(self, role: str, path: str) -> bytes | None:
         """Return a target that a role lists, or None."""
         listed = self.targets(role).signed.targets.get(path)
-        return self.read(_target_file(path, listed.hashes["sha256"])) if listed else None
+        return self.read(target_file(path, listed.hashes["sha256"])) if listed else None
 
     def read(self, path: str) -> bytes:
         """Return a file, staged or published."""
@@ -155,13 +156,42 @@ class Staging:
         """
         for path, data in added.items():
             metadata.signed.targets[path] = tuf.target_file(path, data)
-            self._new[_target_file(path, hashlib.sha256(data).hexdigest())] = data
+            self._new[target_file(path, hashlib.sha256(data).hexdigest())] = data
         version, data = self._put(role, metadata, signers)
         self.snapshot.signed.meta[f"{role}.json"] = tuf.meta_file(version, data)
 
     def sign_again(self, role: str, signers: Sequence[Signer]) -> None:
         """Stage a targets role with the same content and a new expiry."""
         self.put_targets(role, self.targets(role), {}, signers)
+
+    def put_root(self, data: bytes) -> None:
+        """Stage the next root, signed in a ceremony; what is staged from now on is judged by it."""
+        self.root = _parse("the new root", data)
+        self._new[f"metadata/{self.root.signed.version}.root.json"] = data
+
+    def put_signed_targets(self, data: bytes, added: Mapping[str, bytes]) -> None:
+        """Stage new metadata of `targets`, signed in a ceremony.
+
+        Args:
+            data: The metadata's file.
+            added: Targets that it lists and that are not published yet, by path.
+        """
+        metadata: Metadata[Targets] = _parse("the new targets", data)
+        for path, content in added.items():
+            self._new[target_file(path, hashlib.sha256(content).hexdigest())] = content
+        version = metadata.signed.version
+        self._new[f"metadata/{version}.{Targets.type}.json"] = data
+        self.snapshot.signed.meta[f"{Targets.type}.json"] = tuf.meta_file(version, data)
+
+    def next_version(self, role: str) -> int:
+        """Return the version that the next metadata of a role gets: never one written before."""
+        if role == Timestamp.type and role not in self._numbered:
+            return self.timestamp.signed.version + 1 if self.timestamp else 1
+        return self._numbered.get(role, self._versions.get(role, 0) + 1)
+
+    def number(self, role: str, version: int) -> None:
+        """Give the next metadata of a role this version, whatever came before."""
+        self._numbered[role] = version
 
     def finish(self, online: Online, *, snapshot: bool = True) -> None:
         """Sign snapshot and timestamp: the change is complete.
@@ -174,7 +204,7 @@ class Staging:
         if snapshot:
             version, data = self._put("snapshot", self.snapshot, online.snapshot)
             timestamp.signed.snapshot_meta = tuf.meta_file(version, data)
-        version = self.timestamp.signed.version + 1 if self.timestamp else 1
+        version = self.next_version(Timestamp.type)
         expires = self._expires("timestamp")
         self._timestamp_file = tuf.sign(timestamp, version, expires, online.timestamp)
 
@@ -187,7 +217,7 @@ class Staging:
             NotFound: There is no such file.
             TooLong: It is longer than `limit` bytes.
         """
-        path = unquote(url.removeprefix(_STAGED))
+        path = unquote(url.removeprefix(STAGED))
         if path == TIMESTAMP and self._timestamp_file:
             data = self._timestamp_file
         elif path in self._new or self._storage.exists(path):
@@ -208,36 +238,70 @@ class Staging:
         with TemporaryDirectory(prefix="modelward-") as cache:
             repository = Repository(
                 cache=Path(cache),
-                metadata_url=f"{_STAGED}metadata/",
-                targets_url=f"{_STAGED}targets/",
+                metadata_url=f"{STAGED}metadata/",
+                targets_url=f"{STAGED}targets/",
                 fetcher=self,
                 root=self.read(FIRST_ROOT),
             )
             repository.refresh()
             yield repository
 
-    def commit(self) -> None:
+    def commit(self, *, root_last: bool = False) -> None:
         """Publish the change. The caller holds the storage's lock since before loading.
+
+        Devices look for a new root before anything else and follow it at once. So it is written
+        next to last, and stands without its timestamp for as short as can be.
+
+        Args:
+            root_last: Write a new root even after the timestamp: for a timestamp that the old
+                root trusts as well, where the new root does not trust the old timestamp.
 
         Raises:
             StorageError: Something could not be written; the old state is still published.
         """
         if not self._timestamp_file:
             raise RuntimeError("finish() was not called")
-        for path in sorted(self._new, key=lambda path: path.startswith("metadata/")):
-            self._storage.write_new(path, self._new[path])
+        root = f"metadata/{self.root.signed.version}.root.json"
+        for path in sorted(
+            self._new, key=lambda path: (path.startswith("metadata/"), path == root)
+        ):
+            if not (root_last and path == root):
+                self._storage.write_new(path, self._new[path])
         self._storage.replace(TIMESTAMP, self._timestamp_file)
+        if root_last and root in self._new:
+            self._storage.write_new(root, self._new[root])
 
     def _put(
         self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]
     ) -> tuple[int, bytes]:
-        # A killed publisher may have left a file of the next version, and a cache may have seen
-        # it: a version that was ever written is never used for other content.
-        version = self._versions.get(role, 0) + 1
+        version = self.next_version(role)
         self._versions[role] = version
+        self._numbered.pop(role, None)
         data = tuf.sign(metadata, version, self._expires(role), signers)
         self._new[f"metadata/{version}.{role}.json"] = data
         return version, data
+
+    def _last_taken(self) -> dict[str, int]:
+        """Return per role the version before the next free one.
+
+        A killed publisher may have left a file of the next version, and a cache may have seen it:
+        a version that was ever written is never used for other content. But those far above, which
+        a thief may have signed before the keys were replaced, do not make later ones impossible.
+        """
+        listed = {
+            name.removesuffix(".json"): file.version
+            for name, file in self.snapshot.signed.meta.items()
+        }
+        if self.timestamp:
+            listed[Snapshot.type] = self.timestamp.signed.snapshot_meta.version
+            listed[Root.type] = self.root.signed.version
+        taken = {}
+        for role, versions in _written(self._storage).items():
+            last = listed.get(role, 0)
+            while last + 1 in versions:
+                last += 1
+            taken[role] = last
+        return taken
 
     def _expires(self, role: str) -> datetime:
         validity: timedelta = tuf.validity(self.delegator(role), role)
@@ -253,7 +317,7 @@ def _parse(path: str, data: bytes) -> Metadata[Any]:
         ) from error
 
 
-def _target_file(path: str, digest: str) -> str:
+def target_file(path: str, digest: str) -> str:
     """Return where a target's file lies (TUF 6.2, consistent snapshots)."""
     directory, slash, name = path.rpartition("/")
     return f"targets/{directory}{slash}{digest}.{name}"
@@ -261,9 +325,13 @@ def _target_file(path: str, digest: str) -> str:
 
 def _versions(storage: Storage) -> dict[str, int]:
     """Return the highest version of each role that was ever written."""
-    versions: dict[str, int] = {}
+    return {role: max(versions) for role, versions in _written(storage).items()}
+
+
+def _written(storage: Storage) -> dict[str, set[int]]:
+    """Return the versions of each role that were ever written."""
+    versions: dict[str, set[int]] = {}
     for path in storage.list("metadata"):
         if match := _VERSIONED.fullmatch(path):
-            role = match[2]
-            versions[role] = max(versions.get(role, 0), int(match[1]))
+            versions.setdefault(match[2], set()).add(int(match[1]))
     return versions

@@ -1,41 +1,39 @@
-"""Key files: one private key a file, encrypted unless the user says otherwise.
+"""A holder's keys: the folder they lie in, or that says where they are.
 
-A private key is written in OpenSSH's format, whose bcrypt rounds are a real work factor
-(PKCS#8 as `cryptography` writes it has 2,048 rounds of PBKDF2), readable by its owner only, and
-never over an existing file. Beside it stands the public key, as TUF and in-toto write it.
+A private key is encrypted unless the user says otherwise (see `modelward_repo.roles.private`),
+readable by its owner only, and never written over an existing file. Beside it stands the public
+key, as TUF and in-toto write it. A key that is on a token, with a key service or in an SSH agent
+has a ``.ref`` file in place of the private key: one line, its URI (see
+`modelward_repo.roles.remote`).
 
 Keys lie in one folder a holder, as if on separate machines::
 
-    KEYS/alice/root.key    KEYS/alice/root.pub
-    KEYS/train-ci/functionary.key ...
+    KEYS/alice/root.key             KEYS/alice/root.pub
+    KEYS/bob/root.ref               KEYS/bob/root.pub
+    KEYS/train-ci/functionary.key   ...
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_ssh_private_key,
-)
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
+from securesystemslib.signer import Key as SecureKey
 
 from modelward.errors import FormatError, UsageError
 from modelward.formats import strict
 from modelward.formats.policy import Key
+from modelward_repo.roles import private, remote
+from modelward_repo.roles.remote import Ask
 
 KDF_ROUNDS = 64  # of bcrypt: about a second on a laptop of 2020
 PRIVATE = ".key"
 PUBLIC = ".pub"
+REFERENCE = ".ref"
 _CAP = 65_536
 
-Passphrase = Callable[[Path], bytes]
+Passphrase = Ask
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class KeyFile:
     """Where a key lies.
 
     Attributes:
-        path: The private key's file.
+        path: The private key's file, or the file with its URI; which of both is there counts.
     """
 
     path: Path
@@ -58,9 +56,53 @@ class KeyFile:
         """The public key's file."""
         return self.path.with_suffix(PUBLIC)
 
+    @property
+    def reference_path(self) -> Path:
+        """The file with the key's URI, where there is one."""
+        return self.path.with_suffix(REFERENCE)
+
+    @property
+    def name(self) -> str:
+        """Holder and name."""
+        return f"{self.path.parent.name}/{self.path.stem}"
+
     def exists(self) -> bool:
-        """Tell whether the private key is here."""
-        return self.path.exists()
+        """Tell whether the private key is here, or where it is."""
+        return self.path.exists() or self.reference_path.exists()
+
+    def reference(self) -> str | None:
+        """Return the key's URI; None if the private key lies in a file, or nowhere here.
+
+        Raises:
+            UsageError: The file with it cannot be read or holds no such thing, or there is a
+                private key too.
+        """
+        try:
+            with self.reference_path.open("rb") as file:
+                data = file.read(remote.MAX_URI + 2)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"{self.reference_path} cannot be read: {error.strerror}") from error
+        if self.reference_path.with_suffix(PRIVATE).exists():
+            raise UsageError(
+                f"of the key {self.name} there is both a {PRIVATE} and a {REFERENCE} file",
+                "move one of them away: it must be clear which key signs",
+            )
+        try:
+            return remote.check_uri(data.decode().rstrip("\r\n"))
+        except UnicodeDecodeError:
+            raise UsageError(f"{self.reference_path} is not one line of text") from None
+        except UsageError as error:
+            raise UsageError(f"{self.reference_path}: {error.reason}", error.advice) from error
+
+    def is_encrypted(self) -> bool:
+        """Tell whether a private key that lies here is encrypted.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
+        return private.is_encrypted(self._read())
 
     def public(self) -> Key:
         """Return the public key.
@@ -94,34 +136,53 @@ class KeyFile:
 
         Args:
             passphrase: What to encrypt the private key with; None to leave it readable.
-            scheme: ``ed25519`` or ``ecdsa-sha2-nistp256``.
+            scheme: One of `modelward_repo.roles.private.SCHEMES`.
 
         Raises:
             UsageError: The file exists, or the scheme is unknown.
         """
-        private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-        match scheme:
-            case "ed25519":
-                private = ed25519.Ed25519PrivateKey.generate()
-            case "ecdsa-sha2-nistp256":
-                private = ec.generate_private_key(ec.SECP256R1())
-            case _:
-                raise UsageError(f"unknown key scheme {scheme!r}", "use ed25519")
-        encryption = (
-            PrivateFormat.OpenSSH.encryption_builder().kdf_rounds(KDF_ROUNDS).build(passphrase)
-            if passphrase
-            else NoEncryption()
-        )
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise UsageError(f"{self.path.parent} cannot be made: {error.strerror}") from error
-        _write_new(
-            self.path, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, encryption), 0o600
-        )
-        public = _key(private)
-        self.write_public(public)
-        return CryptoSigner(private, sslib_key(public))
+        made = private.generate(scheme)
+        self.check_free()
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write_new(self.path, private.dump(made, passphrase, KDF_ROUNDS), 0o600)
+        signer = CryptoSigner(made)
+        self.write_public(from_sslib(signer.public_key))
+        return signer
+
+    def refer(self, uri: str, ask: Ask) -> Key:
+        """Have a key that is elsewhere as this one: write its URI and public half.
+
+        Args:
+            uri: Where it is.
+            ask: Asked for a PIN, if the public half can only be had with it.
+
+        Raises:
+            UsageError: A file exists, or the key cannot be had.
+            Unavailable: The token or service could not be reached.
+        """
+        self.check_free()
+        exact, found = remote.find_key(uri, ask)
+        key = from_sslib(found)
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self.public_path.exists():
+            self.write_public(key)
+        elif self.public() != key:
+            raise UsageError(
+                f"{self.public_path} is another key than the one at {exact}",
+                "move it away if it is not wanted any more; rotating is a ceremony of its own",
+            )
+        _write_new(self.reference_path, f"{exact}\n".encode(), 0o600)
+        return key
+
+    def check_free(self) -> None:
+        """Require that there is no such key yet.
+
+        Raises:
+            UsageError: There is.
+        """
+        for path in (self.path, self.reference_path):
+            if path.exists():
+                raise _exists(path)
 
     def write_public(self, public: Key) -> None:
         """Write the public key's file.
@@ -132,32 +193,32 @@ class KeyFile:
         document = {"keyid": public.keyid, **public.to_dict()}
         _write_new(self.public_path, strict.dump(document), 0o644)
 
-    def signer(self, passphrase: Passphrase) -> CryptoSigner:
-        """Load the private key, asking for its passphrase only if it is encrypted.
+    def signer(self, ask: Ask) -> Signer:
+        """Open the private key, asking for its passphrase or PIN only if it has one.
 
         Raises:
-            UsageError: The file cannot be read, or the passphrase is wrong.
+            UsageError: It cannot be read or opened, or the passphrase or PIN is wrong.
+            Unavailable: It is elsewhere, and could not be reached.
         """
+        uri = self.reference()
+        if uri:
+            public = sslib_key(self.public()) if self.public_path.exists() else None
+            return remote.open_uri(uri, ask, public)
+        data = self._read()
         try:
-            data = self.path.read_bytes()
+            return CryptoSigner(private.load(data, lambda: ask(self.path)))
+        except ValueError as error:
+            raise UsageError(f"the key {self.path} could not be opened: {error}") from None
+
+    def _read(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                return file.read(_CAP)
         except OSError as error:
             raise UsageError(
                 f"the key {self.path} cannot be read: {error.strerror}",
                 "run this where that key is kept, or name another folder with --keys",
             ) from error
-        try:
-            private = load_ssh_private_key(data, password=None)
-        except (TypeError, ValueError, UnsupportedAlgorithm):
-            try:
-                private = load_ssh_private_key(data, password=passphrase(self.path))
-            except (TypeError, ValueError, UnsupportedAlgorithm):
-                # The cause is not chained: library messages may quote what they were given.
-                raise UsageError(
-                    f"the key {self.path} could not be opened: wrong passphrase, or not a key file"
-                ) from None
-        if not isinstance(private, ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
-            raise UsageError(f"the key {self.path} is of a kind that is not supported")
-        return CryptoSigner(private, sslib_key(_key(private)))
 
 
 def find_keys(keys: Path) -> Iterator[KeyFile]:
@@ -171,8 +232,8 @@ def find_signers(
     name: str,
     keyids: Collection[str],
     threshold: int,
-    passphrase: Passphrase,
-) -> list[CryptoSigner]:
+    passphrase: Ask,
+) -> list[Signer]:
     """Load as many private keys of a role as it takes, and no other private key.
 
     Args:
@@ -180,7 +241,7 @@ def find_signers(
         name: Name of the key files, which is the role's.
         keyids: Key ids that may sign as the role.
         threshold: How many must sign.
-        passphrase: Asked for the passphrase of an encrypted key.
+        passphrase: Asked for the passphrase of an encrypted key, or the PIN of a token.
 
     Raises:
         UsageError: Fewer than the threshold are here.
@@ -204,20 +265,13 @@ def sslib_key(key: Key) -> SSlibKey:
     return SSlibKey(key.keyid, key.keytype, key.scheme, {"public": key.public})
 
 
-def from_sslib(key: SSlibKey) -> Key:
+def from_sslib(key: SecureKey) -> Key:
     """Return a key as the formats have it."""
     return Key(key.keyid, key.keytype, key.scheme, key.keyval["public"])
 
 
-def _key(private: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> Key:
-    public = private.public_key()
-    if isinstance(public, ed25519.Ed25519PublicKey):
-        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-        key = Key("", "ed25519", "ed25519", raw)
-    else:
-        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        key = Key("", "ecdsa", "ecdsa-sha2-nistp256", pem)
-    return Key(key.fingerprint(), key.keytype, key.scheme, key.public)
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists already", "a key is never overwritten: move it away first")
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:
@@ -225,9 +279,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
-        raise UsageError(
-            f"{path} exists already", "a key is never overwritten: move it away first"
-        ) from error
+        raise _exists(path) from error
     except OSError as error:
         raise UsageError(f"{path} cannot be made: {error.strerror}") from error
     try:

@@ -4,9 +4,10 @@ Thin over python-tuf, around what surprises there: signing replaces other signat
 to append, editing signed metadata goes unnoticed, metadata expires the moment it is made unless
 told otherwise, and a naive time is taken for UTC.
 
-How long a role's metadata is valid is signed by whoever delegates to the role, in the field
-``x-expires`` (seconds), which TUF clients keep and ignore. So a publisher needs no configuration
-beside the repository.
+Who holds a key is signed with the key, in the field ``x-holder``, so that whoever reviews a change
+reads names. How long a role's metadata is valid is signed by whoever delegates to the role, in the
+field ``x-expires`` (seconds). TUF clients keep and ignore both. So a publisher needs no
+configuration beside the repository.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from securesystemslib.signer import Signer
+from securesystemslib.signer import Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import (
     DelegatedRole,
@@ -36,6 +37,7 @@ from modelward_repo.roles.keys import sslib_key
 from modelward_repo.roles.policy import RoleTrust
 
 EXPIRES = "x-expires"
+HOLDER = "x-holder"
 
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 Delegator = Root | Targets
@@ -48,9 +50,9 @@ def new_root(roles: Sequence[tuple[str, RoleTrust, Sequence[Key]]]) -> Metadata[
         roles={name: _role(trust, keys) for name, trust, keys in roles},
         expires=_never(),
     )
-    for name, _, keys in roles:
-        for key in keys:
-            root.add_key(sslib_key(key), name)
+    for name, trust, keys in roles:
+        for key, holder in zip(keys, trust.holders, strict=True):
+            root.add_key(held_key(key, holder), name)
     return Metadata(root)
 
 
@@ -80,8 +82,8 @@ def delegate(
         paths=list(paths),
         unrecognized_fields={EXPIRES: int(trust.expires.total_seconds())},
     )
-    for key in keys:
-        targets.add_key(sslib_key(key), name)
+    for key, holder in zip(keys, trust.holders, strict=True):
+        targets.add_key(held_key(key, holder), name)
 
 
 def role_of(delegator: Delegator, name: str) -> Role:
@@ -143,6 +145,13 @@ def meta_file(version: int, data: bytes) -> MetaFile:
 def target_file(path: str, data: bytes) -> TargetFile:
     """Return how a target is listed: with length and SHA-256."""
     return TargetFile.from_data(path, data, ["sha256"])
+
+
+def held_key(key: Key, holder: str) -> SSlibKey:
+    """Return a key as TUF wants it, with the name of whoever holds it."""
+    named = sslib_key(key)
+    named.unrecognized_fields[HOLDER] = holder
+    return named
 
 
 def _role(trust: RoleTrust, keys: Sequence[Key]) -> Role:

@@ -86,6 +86,13 @@ class Storage(Protocol):
         """
         ...
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Wait until no other publisher changes the repository, and keep others waiting."""
+    def lock(self, patience: float | None = None) -> AbstractContextManager[None]:
+        """Wait until no other publisher changes the repository, and keep others waiting.
+
+        Args:
+            patience: Most seconds to wait; None for as long as it takes.
+
+        Raises:
+            StorageError: Another publisher was still at it.
+        """
         ...

@@ -17,6 +17,7 @@ from modelward_repo.storage import Advance, quietly
 LOCK = ".lock"
 PARTIAL = ".partial"
 PIECE = 1 << 20  # bytes copied at a time
+POLL = 0.05  # seconds between two looks at a lock that somebody else holds
 STALE = 3600  # seconds without a write after which a partial file belongs to nobody
 MODE = 0o644  # world-readable: another user's web server may serve the files
 
@@ -100,12 +101,12 @@ class LocalStorage:
             file.write(data)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, patience: float | None = None) -> Iterator[None]:
         """See `Storage.lock`."""
         with _storage_errors(LOCK):
             descriptor = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, patience)
             self._sweep()
             yield
         finally:
@@ -147,6 +148,26 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, patience: float | None) -> None:
+    """Lock a file that others may have locked, waiting for as long as there is patience."""
+    if patience is None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
+                raise StorageError(
+                    f"another publisher has kept the repository locked for {patience:g} seconds",
+                    "see which modelward-repo is running there, and whether it is stuck",
+                ) from error
+            time.sleep(POLL)
+        else:
+            return
 
 
 def _make_directory(path: Path) -> None:

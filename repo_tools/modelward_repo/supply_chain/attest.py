@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from modelward.errors import FormatError, Gate, ModelwardError, Refused, UsageError
 from modelward.formats.dsse import ENVELOPE_CAP, MAX_LINKS, Envelope
@@ -63,7 +63,7 @@ def attest(  # noqa: PLR0913 - each is a different thing that the caller alone c
     products: Sequence[str],
     manifests: Sequence[tuple[str, str]],
     command: Sequence[str],
-    signer: CryptoSigner,
+    signer: Signer,
     layout: Envelope,
     policy: ModelPolicy,
     links: Sequence[Envelope],
@@ -164,7 +164,7 @@ def link_name(link: Envelope) -> str:
     return f"{_step_of(link)}.{next(iter(link.signatures))[:8]}{SUFFIX}"
 
 
-def _functionary_step(layout: Layout, name: str, signer: CryptoSigner) -> Step:
+def _functionary_step(layout: Layout, name: str, signer: Signer) -> Step:
     step = layout.step(name)
     if step is None:
         names = ", ".join(step.name for step in layout.steps)

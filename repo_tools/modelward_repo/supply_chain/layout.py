@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from modelward.errors import FormatError, UsageError
 from modelward.formats import strict
@@ -157,7 +157,7 @@ def compile_layout(
     return Envelope.unsigned(content)
 
 
-def sign_layout(envelope: Envelope, signer: CryptoSigner) -> Envelope:
+def sign_layout(envelope: Envelope, signer: Signer) -> Envelope:
     """Return the layout with one more owner's signature (or the same owner's, made anew).
 
     Raises:

@@ -8,7 +8,7 @@ import base64
 import json
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from modelward.errors import UsageError
 from modelward.trust import model_signature as format_
@@ -20,7 +20,7 @@ SCHEME = "ecdsa-sha2-nistp256"
 
 
 def sign_model(
-    directory: Path, name: str, signer: CryptoSigner, progress: Progress = no_progress
+    directory: Path, name: str, signer: Signer, progress: Progress = no_progress
 ) -> bytes:
     """Return a signature over all files of a directory, but for an old signature.
 

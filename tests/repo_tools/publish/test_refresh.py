@@ -1,3 +1,4 @@
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -5,10 +6,11 @@ import pytest
 from tuf.api.metadata import Metadata
 
 from modelward.errors import ExitCode, Refused, UsageError
+from modelward_repo.cli import options
 from modelward_repo.publish import refresh as refreshing
 from modelward_repo.publish.signing import online_signers
 from modelward_repo.publish.staging import Online, Staging
-from modelward_repo.storage.local import LocalStorage
+from modelward_repo.storage.local import LocalStorage, StorageError
 from tests.repo_tools.site import PlainTuf, Site
 
 DAY = timedelta(days=1)
@@ -30,7 +32,7 @@ def test_the_timestamp_is_signed_anew(site: Site, plain_tuf: PlainTuf) -> None:
     before = versions(site)
     content = plain_tuf(site.directory)
     done = site.run("refresh", "--json")
-    assert done.json == {"signed": ["timestamp"]}
+    assert done.json == {"signed": ["timestamp"], "attention": []}
     assert versions(site) == {**before, "timestamp": 2}
     assert plain_tuf(site.directory) == content
 
@@ -42,6 +44,62 @@ def test_the_snapshot_is_signed_once_half_of_its_time_is_over(site: Site) -> Non
     assert refreshing.refresh(storage, online(site), now + DAY) == ("snapshot", "timestamp")
     assert site.metadata("snapshot").signed.expires == now + 8 * DAY
     assert site.metadata("timestamp").signed.expires == now + 2 * DAY
+
+
+def test_a_timer_signs_only_what_is_due(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = versions(site)
+    assert site.run("refresh", "--due").out == "Nothing is due: nothing was signed.\n"
+    assert versions(site) == before
+    later = datetime.now(UTC) + timedelta(hours=13)
+    monkeypatch.setattr(options, "now", lambda: later)
+    assert site.run("refresh", "--due", "channels").out == "Signed anew: timestamp.\n"
+    monkeypatch.setattr(options, "now", lambda: later + 15 * DAY)
+    assert site.run("refresh", "--due", "channels", "--dry-run", "--json").json["would_sign"] == [
+        *("channels", "snapshot", "timestamp")
+    ]
+    assert versions(site) == {**before, "timestamp": 2}
+    assert site.run("refresh", "--due", "channels").out == (
+        "Signed anew: channels, snapshot, timestamp.\n"
+    )
+
+
+def test_a_dry_run_needs_no_key(site: Site) -> None:
+    before = versions(site)
+    shutil.rmtree(site.keys)
+    assert site.run("refresh", "--dry-run").out == "Would be signed anew: timestamp.\n"
+    assert versions(site) == before
+
+
+def test_what_is_near_its_end_is_said_loudly(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = datetime.now(UTC) + 350 * DAY
+    monkeypatch.setattr(options, "now", lambda: later)
+    done = site.run("refresh")
+    assert done.code == 0
+    assert done.out == "Signed anew: snapshot, timestamp.\n"
+    assert "ATTENTION: root: expires in 14 days: renew it in a ceremony" in done.err
+    assert "ATTENTION: channels: expired: run `modelward-repo refresh channels`" in done.err
+    assert "timestamp" not in done.err
+    found = site.run("refresh", "--json")
+    assert any(line.startswith("root: expires") for line in found.json["attention"])
+
+
+@pytest.mark.parametrize(
+    "args", [("--due", "--watch"), ("--watch", "--systemd", "-"), ("--watch", "--dry-run")]
+)
+def test_options_that_exclude_each_other(site: Site, args: tuple[str, ...]) -> None:
+    done = site.run("refresh", *args)
+    assert done.code == ExitCode.USAGE
+    assert "exclude each other" in done.err
+
+
+def test_a_locked_repository_is_waited_for_only_so_long(site: Site) -> None:
+    storage = LocalStorage(site.directory)
+    signers = online(site)
+    with (
+        storage.lock(),
+        pytest.raises(StorageError, match=r"kept the repository locked for 0\.1 s"),
+    ):
+        refreshing.refresh(storage, signers, datetime.now(UTC), patience=0.1)
 
 
 def test_other_roles_on_request(site: Site, plain_tuf: PlainTuf) -> None:

@@ -67,7 +67,7 @@ def test_validity_is_signed_by_whoever_delegates(
 
 def test_delegations_are_terminating(signers: Sequence[CryptoSigner]) -> None:
     targets = tuf.new_targets()
-    keys = [from_sslib(signers[0].public_key)]
+    keys = [from_sslib(signer.public_key) for signer in signers]
     tuf.delegate(targets.signed, "model-x", TRUST, keys, ["models/x/*/*"])
     assert targets.signed.delegations
     assert targets.signed.delegations.roles

@@ -134,6 +134,19 @@ def test_the_lock_orders_processes(storage: LocalStorage) -> None:
         thread.join()
 
 
+def test_the_lock_is_waited_for_only_as_long_as_there_is_patience(storage: LocalStorage) -> None:
+    with storage.lock(0):
+        start = time.monotonic()
+        with (
+            pytest.raises(StorageError, match="kept the repository locked"),
+            LocalStorage(storage.root).lock(0.2),
+        ):
+            pass
+        assert 0.2 <= time.monotonic() - start < 5
+    with storage.lock(0.0):
+        pass
+
+
 def test_the_lock_of_a_killed_publisher_is_free_and_its_remains_are_swept(
     storage: LocalStorage,
 ) -> None:

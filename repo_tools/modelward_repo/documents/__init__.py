@@ -1,0 +1,1 @@
+"""Documents as people read them, and what merely reading one does not prove."""
