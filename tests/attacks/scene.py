@@ -39,6 +39,8 @@ class Scene:
     Attributes:
         backup: The repository as it was before a thief came.
         poured: Bytes that the device had an endless answer send.
+        recover: What the security team does when the attack is over, to the repository as it was
+            before; None if its operator can put it right alone.
     """
 
     def __init__(self, world: World, server: Server, trap: Server, record: Record) -> None:
@@ -48,6 +50,7 @@ class Scene:
         self.tuf, self.checksums = peers(world)
         self.backup = world.place / "backup"
         self.poured = 0
+        self.recover: Callable[[], None] | None = None
         self._record = record
         self._verdicts = (NOT_APPLICABLE, NOT_APPLICABLE)
 
@@ -181,7 +184,9 @@ class Scene:
     def _conclude(self, outcome: str, gate: str) -> None:
         """The attack is over: the next honest update succeeds."""
         self.server.be_honest()
-        if self.backup.exists():
+        if self.recover:
+            self.recover()
+        elif self.backup.exists():
             restore(self.world, self.backup)
         self.world.publish(NEXT)
         done = self.world.client_here("update", self.server)

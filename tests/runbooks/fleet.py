@@ -8,26 +8,23 @@
     place/device/             a device; place/device/state is its state directory
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.repo_tools.site import make_folder
 from tests.repo_tools.terminal import Session, converse
-from tests.simulator.server import Server
 from tests.simulator.world import clean_environment
 
 ROOT = Path(__file__).parents[2]
 MODEL = "my-model"
 PASSPHRASE = "correct horse battery staple"
 PIN = "314159"
+INIT = f"modelward-repo init my-repo --policy metadata/minimal.toml --model {MODEL}\n"
 HOLDERS = ("alice", "bob", "carol", "lead-a", "lead-b", "lead-c")
 NEWCOMERS = ("dave", "lead-d")
 MACHINES = ("repository", "device", *HOLDERS, *NEWCOMERS)
@@ -35,7 +32,7 @@ _DAMAGED = re.compile(r"\x1b\[[0-9;]*m")
 _ANSWERS = (
     (re.compile(r"(Passphrase[^\n]*|Again): $"), PASSPHRASE),
     (re.compile(r"PIN[^\n]*: $"), PIN),
-    (re.compile(r"Type (\S+) to go on: $"), r"\1"),
+    (re.compile(r"Type ([^\n]+) to go on: $"), r"\1"),
     (re.compile(r"\[y/N\]: $"), "y"),
 )
 
@@ -94,8 +91,7 @@ class Fleet:
         """Make a repository with a release, and hand its keys to those who hold them."""
         self.do(
             "repository",
-            f"modelward-repo init my-repo --policy metadata/minimal.toml --model {MODEL}\n"
-            f"modelward-repo release {MODEL} 1.0.0 release-1.0.0 -r my-repo\n",
+            f"{INIT}modelward-repo release {MODEL} 1.0.0 release-1.0.0 -r my-repo\n",
         )
         self.hand_out()
 

@@ -1,19 +1,16 @@
 """Every runbook's commands, word for word, in a fleet that saw the state before."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from modelward_repo.publish.create import Plan, create_repository
-from modelward_repo.roles.ring import KeyRing
 from tests.repo_tools.softhsm import MODULE, SoftHsm, unload
-from tests.runbooks.fleet import MODEL, PIN, ROOT, Fleet
+from tests.runbooks.fleet import INIT, MODEL, PIN, ROOT, Fleet
 from tests.runbooks.page import PAGES, Page, is_shown
 from tests.runbooks.thefts import Loot, keyid
+from tests.runbooks.warm import warm
 from tests.simulator.server import Server
 
 WORDS = {"lost", "gone", "theft", "aged", "token", "start", "root"}
@@ -37,10 +34,11 @@ def test_runbook(
     template: Fleet,
     commands: Path,
     tmp_path: Path,
-    request: pytest.FixtureRequest,
 ) -> None:
     page = Page.read(path)
     assert set(page.assumes) <= WORDS
+    if "aged" in page.assumes and not shutil.which("faketime"):
+        pytest.skip("faketime is not installed")
     if "token" in page.assumes and not (MODULE and shutil.which("softhsm2-util")):
         pytest.skip("SoftHSM2 is not installed: apt-get install softhsm2 opensc")
     fleet = assumed(page, template, commands, tmp_path)
@@ -49,7 +47,7 @@ def test_runbook(
         if page.assumes.get("start") != "nothing":
             server = stack.enter_context(Server(fleet.repository))
             saw_the_state_before(page, fleet, server)
-        gone = {name: keyid(where(fleet, name), name) for name in listed(page, "gone")}
+        gone = {name: keyid(fleet.keys, name) for name in listed(page, "gone")}
         assert set(gone.values()) <= (fleet.trusted() if gone else set())
         lose(page, fleet)
 
@@ -96,17 +94,13 @@ def assumed(page: Page, template: Fleet, commands: Path, tmp_path: Path) -> Flee
 
 def aged(page: Page, place: Path, commands: Path) -> Fleet:
     """Return a fleet whose offline roles were signed long ago."""
-    fleet = Fleet.machines(place, commands)
-    then = datetime.now(UTC).replace(microsecond=0) - timedelta(days=int(page.assumes["aged"]))
-    plan = Plan.load(ROOT / "metadata/minimal.toml", [MODEL])
-    ring = KeyRing(fleet.keys, lambda _what: b"", lambda: None)
-    create_repository(fleet.repository, plan, ring, then)
+    with warm(place.parent / "then", "faketime", "-f", f"-{page.assumes['aged']}d") as then:
+        fleet = Fleet.machines(place, then)
+        fleet.do("repository", INIT)
+    fleet.commands = commands
     fleet.hand_out()
-    fleet.do(
-        "repository",
-        f"modelward-repo refresh channels model-{MODEL} -r my-repo\n"
-        f"modelward-repo release {MODEL} 1.0.0 release-1.0.0 -r my-repo\n",
-    )
+    fleet.do("repository", f"modelward-repo refresh channels model-{MODEL} -r my-repo")
+    release(fleet, "1.0.0")
     assert fleet.at("repository", "modelward-repo status -r my-repo").code == 1
     with Server(fleet.repository) as server:
         fleet.set_up_device(server.url, fleet.repository / "metadata/1.root.json")
@@ -156,11 +150,6 @@ def release(fleet: Fleet, version: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "model.onnx").write_bytes(f"weights of {version}".encode())
     fleet.do("repository", f"modelward-repo release {MODEL} {version} next-release -r my-repo")
-
-
-def where(fleet: Fleet, name: str) -> Path:
-    """Return the folder of holders that has a key's public half."""
-    return fleet.keys
 
 
 def listed(page: Page, word: str) -> list[str]:

@@ -12,7 +12,10 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 SHIM = """#!{python} -ISE
@@ -27,12 +30,29 @@ sys.exit(int(link.makefile().readline() or 70))
 COMMANDS = ("modelward", "modelward-repo")
 
 
-def install_shims(folder: Path, address: Path) -> None:
-    """Write the commands into a folder for PATH."""
+@contextlib.contextmanager
+def warm(place: Path, *prefix: str) -> Iterator[Path]:
+    """Keep the commands warm, and give a folder with them for PATH.
+
+    Args:
+        place: An empty directory with a short name.
+        prefix: A command to run them under, such as faketime.
+    """
+    address, folder = place / "s", place / "bin"
     folder.mkdir(parents=True)
     for name in COMMANDS:
         (folder / name).write_text(SHIM.format(python=sys.executable, socket=str(address)))
         (folder / name).chmod(0o755)
+    with subprocess.Popen([*prefix, sys.executable, __file__, str(address)]) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while not address.exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the commands did not start")
+                time.sleep(0.02)
+            yield folder
+        finally:
+            process.terminate()
 
 
 def serve(address: str) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -468,3 +470,33 @@ def test_numbers_that_nobody_signs_are_confirmed_when_published(team: Team) -> N
     assert files_of(team.site.directory) == before
     assert team.publish(request, "--confirm", "timestamp").code == 0
     assert team.site.metadata("timestamp").signed.version == 500000
+
+
+@pytest.mark.slow
+def test_killed_before_every_single_change_to_the_file_system(team: Team, tmp_path: Path) -> None:
+    """Really killed; devices follow what is left, and publishing again finishes it."""
+    made = run("key", "create", "repository-2/timestamp", "--plaintext", "-k", team.site.keys)
+    assert made.code == 0
+    request = team.propose("replace-key", "timestamp", "repository", "repository-2/timestamp")
+    for name in ("alice", "bob"):
+        assert team.sign(request, name).code == 0
+    shutil.copytree(team.site.directory, tmp_path / "template/repo")
+    shutil.copytree(team.site.keys, tmp_path / "template/keys")
+    (tmp_path / "work").mkdir()
+    killer = Path(__file__).parents[1] / "publish/kill_everywhere.py"
+    command = ("ceremony", "publish", request, "-r", "{}/repo", "-k", "{}/keys")
+    subprocess.run(
+        [sys.executable, killer, tmp_path / "template", tmp_path / "work", *command],
+        check=True,
+        timeout=110,
+        capture_output=True,
+    )
+    copies = list((tmp_path / "work").iterdir())
+    assert len(copies) > 20
+    for copy in copies:
+        site = Site(copy / "repo", copy / "keys")
+        device = Device(site, copy / "device")
+        device.follow()
+        assert site.run("ceremony", "publish", request).code == 0
+        device.follow()
+        assert device.version("root") == 2
