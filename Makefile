@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test attacks interop fuzz lint typecheck format lock clean
+.PHONY: help setup demo drill test attacks interop fuzz lint typecheck format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ setup: $(INSTALLED) ## Install the locked packages and this project into .venv
 
 demo: $(INSTALLED) ## Train, attest, publish, install, attack; KEEP=dir leaves the result there
 	$(BIN)/python examples/meter-reader/demo.py $(if $(KEEP),--keep "$(KEEP)")
+
+drill: $(INSTALLED) ## Steal each online key in turn, show what that is worth, replace it
+	$(BIN)/python examples/drill/drill.py $(ARGS)
 
 test: $(INSTALLED) ## Run the tests, but for the slow ones
 	$(BIN)/pytest -n $(JOBS) -m "not slow" $(ARGS)

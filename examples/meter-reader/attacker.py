@@ -27,7 +27,6 @@ from modelward_repo.storage.local import LocalStorage
 from modelward_repo.supply_chain.signing import sign
 
 MODEL = "meter-reader"
-ROLE = f"model-{MODEL}"
 
 
 def _no_passphrase(path: Path) -> NoReturn:
@@ -40,10 +39,13 @@ class Attacker:
     Args:
         mirror: The directory that the mirror serves; theirs to change.
         keys: Where the honest keys lie, to steal from.
+        model: The model they are after.
     """
 
-    def __init__(self, mirror: Path, keys: Path) -> None:
+    def __init__(self, mirror: Path, keys: Path, model: str = MODEL) -> None:
         self.mirror = mirror
+        self.model = model
+        self._role = f"model-{model}"
         self._keys = keys
         self._storage = LocalStorage(mirror)
 
@@ -88,7 +90,7 @@ class Attacker:
             files.append(ReleaseFile(path, Blob(digest, len(data)), format_of(path) or "text"))
         ticket = Ticket.parse(bundle["ticket.json"])
         release = Release(
-            model=MODEL,
+            model=self.model,
             version=version,
             counter=ticket.counter,
             released=datetime.now(UTC),
@@ -97,9 +99,11 @@ class Attacker:
         )
         added = {
             release.target_path: release.to_bytes(),
-            releases.evidence_path(MODEL, version): b"".join(link.to_bytes() for link in evidence),
+            releases.evidence_path(self.model, version): b"".join(
+                link.to_bytes() for link in evidence
+            ),
         }
-        staging.put_targets(ROLE, staging.targets(ROLE), added, release_keys)
+        staging.put_targets(self._role, staging.targets(self._role), added, release_keys)
         self._point_channel(staging, version)
         staging.finish(online or self.online())
         staging.commit()
@@ -128,7 +132,7 @@ class Attacker:
     def _point_channel(self, staging: Staging, version: str) -> None:
         path = channels.target_path("stable")
         channel = Channel.parse(staging.target("channels", path) or b"")
-        models = {**channel.models, MODEL: channels.Entry(version)}
+        models = {**channel.models, self.model: channels.Entry(version)}
         staging.put_targets(
             "channels",
             staging.targets("channels"),
@@ -138,8 +142,8 @@ class Attacker:
 
     def _honest(self, version: str) -> tuple[Release, bytes]:
         staging = Staging.of(self._storage, datetime.now(UTC))
-        release = staging.target(ROLE, releases.target_path(MODEL, version)) or b""
-        evidence = staging.target(ROLE, releases.evidence_path(MODEL, version)) or b""
+        release = staging.target(self._role, releases.target_path(self.model, version)) or b""
+        evidence = staging.target(self._role, releases.evidence_path(self.model, version)) or b""
         return Release.parse(release), evidence
 
     def _blob(self, digest: str) -> Path:

@@ -145,7 +145,9 @@ class Fleet:
     def trusted(self) -> set[str]:
         """Return the ids of all keys that anything in force trusts."""
         found = set()
-        newest = max((int(p.name.split(".")[0]), p) for p in self.repository.glob("metadata/*.root.json"))
+        newest = max(
+            (int(p.name.split(".")[0]), p) for p in self.repository.glob("metadata/*.root.json")
+        )
         root = json.loads(newest[1].read_text())["signed"]
         for role in root["roles"].values():
             found.update(role["keyids"])

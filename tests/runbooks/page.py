@@ -13,7 +13,9 @@ PAGES = tuple(
     path for path in sorted((ROOT / "docs/runbooks").glob("*.md")) if path.name != "README.md"
 )
 _HEADER = re.compile(r"\A# [^\n]+\n\n<!-- runbook:([^>]*)-->\n")
-_BLOCK = re.compile(r"(?:<!-- on: (?P<machine>[a-z0-9-]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```", re.S)
+_BLOCK = re.compile(
+    r"(?:<!-- on: (?P<machine>[a-z0-9-]+) -->\n)?```(?P<kind>\w*)\n(?P<text>.*?)```", re.DOTALL
+)
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def test_runbook(
             fleet.do(block.machine, script)
             shown += script
 
+        (tmp_path / "transcript.txt").write_text(fleet.transcript)
         assert "modelward update" in shown, "no device was asked"
         if gone:
             assert not set(gone.values()) & fleet.trusted()
@@ -141,7 +142,9 @@ def follows(page: Page, fleet: Fleet, server: Server) -> None:
     assert fleet.at("repository", "modelward-repo status -r my-repo").code == 0
     release(fleet, "2.0.0")
     for state in ("state", "new-device"):
-        done = fleet.do("device", f"modelward update --state {state}\nmodelward verify --state {state}")
+        done = fleet.do(
+            "device", f"modelward update --state {state}\nmodelward verify --state {state}"
+        )
         assert f"{MODEL} is now 2.0.0" in done.shown
 
 

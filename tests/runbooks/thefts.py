@@ -50,7 +50,9 @@ class Loot:
         """List a release that nobody made."""
         staging = self.stage()
         role = f"model-{MODEL}"
-        files = {f"models/{MODEL}/6.6.6/{name}": b"{}" for name in ("release.json", "evidence.jsonl")}
+        files = {
+            f"models/{MODEL}/6.6.6/{name}": b"{}" for name in ("release.json", "evidence.jsonl")
+        }
         staging.put_targets(role, staging.targets(role), files, self.sign(role))
         self.commit(staging)
 
@@ -60,7 +62,10 @@ class Loot:
         path = channel_path("stable")
         channel = Channel("stable", {MODEL: Entry("1.0.0")})
         staging.put_targets(
-            "channels", staging.targets("channels"), {path: channel.to_bytes()}, self.sign("channels")
+            "channels",
+            staging.targets("channels"),
+            {path: channel.to_bytes()},
+            self.sign("channels"),
         )
         self.commit(staging)
 

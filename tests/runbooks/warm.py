@@ -87,7 +87,7 @@ def _run(link: socket.socket, commands: dict) -> None:
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = [name, *arguments]
-    sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
     sys.stderr = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
     code = 70
