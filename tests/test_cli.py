@@ -16,7 +16,10 @@ from modelward.transfer.http import Http, Patience
 from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
 
-COMMANDS = {"init", "update", "check", "status", "explain", "verify", "completion"}
+COMMANDS = {
+    "init", "update", "check", "status", "explain", "verify",
+    "evidence", "gossip", "verify-proof", "completion",
+}  # fmt: skip
 URL = "https://models.example.com"
 NOWHERE = "http://127.0.0.1:9"  # refused at once
 ROOT = TufRepository().files["metadata/1.root.json"]
@@ -86,7 +89,7 @@ def test_help(capsys):
         cli.main(["--help"])
     text = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert set(re.findall(r"^    ([a-z]+)", text, re.MULTILINE)) == COMMANDS
+    assert set(re.findall(r"^    ([a-z-]+)", text, re.MULTILINE)) == COMMANDS
     assert "example:\n  modelward init" in text
     assert "exit codes:" in text
 

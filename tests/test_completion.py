@@ -8,7 +8,10 @@ import pytest
 from modelward import cli
 from modelward.completion import script
 
-COMMANDS = {"init", "update", "check", "status", "explain", "verify", "completion"}
+COMMANDS = {
+    "init", "update", "check", "status", "explain", "verify",
+    "evidence", "gossip", "verify-proof", "completion",
+}  # fmt: skip
 
 
 def complete(*words: str) -> set[str]:

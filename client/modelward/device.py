@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelward.config import Config
 from modelward.install.floors import FloorStore
+from modelward.install.log_state import LogStore
 from modelward.install.slots import Slots
 from modelward.install.store import Store
 from modelward.trust.requirements import Facts
@@ -52,6 +53,11 @@ class Device:
     def floors(self) -> FloorStore:
         """What may only rise."""
         return FloorStore(self.config.state)
+
+    @property
+    def log(self) -> LogStore:
+        """What it remembers of the transparency log, and evidence against that."""
+        return LogStore(self.config.state)
 
 
 def runtime_version(distribution: str) -> str | None:

@@ -11,6 +11,7 @@ from modelward.errors import Gate, Refused, UsageError
 from modelward.formats import Unverified, dsse, strict
 from modelward.formats.policy import ModelPolicy
 from modelward.install.slots import Slot
+from modelward.log_memory import Memory, remember
 from modelward.trust import supply_chain
 from modelward.trust.repository import Cache, RoleState
 from modelward.trust.supply_chain import Attested, Chain, StepRecord
@@ -28,6 +29,7 @@ class Explanation:
         slot: Where the release is installed.
         attested: The release and its chain, verified again just now.
         roles: The roles of the repository that vouch for it.
+        log: What the device knows of the transparency log.
         warning: What would be refused if it came today, or None.
     """
 
@@ -35,6 +37,7 @@ class Explanation:
     slot: Slot
     attested: Attested
     roles: tuple[RoleState, ...]
+    log: Memory
     warning: str | None
 
 
@@ -53,7 +56,9 @@ def explain(device: Device, model: str) -> Explanation:
     if slot is None:
         raise UsageError(f"no model {model!r} is installed", f"run `modelward update {model}`")
     attested, warning = proof(device, model, slot)
-    return Explanation(device.config.device_id, slot, attested, _roles(device, model), warning)
+    return Explanation(
+        device.config.device_id, slot, attested, _roles(device, model), remember(device), warning
+    )
 
 
 def proof(device: Device, model: str, slot: Slot) -> tuple[Attested, str | None]:
@@ -141,6 +146,7 @@ def to_dict(explanation: Explanation) -> dict[str, Any]:
             }
             for role in explanation.roles
         ],
+        "log": explanation.log.to_dict(),
     }
 
 
@@ -177,6 +183,8 @@ def to_text(explanation: Explanation) -> str:
         lines.append(
             f"   {file.path:<24} {file.blob.length:>12} bytes  sha256 {file.blob.sha256[:16]}.."
         )
+    if told := explanation.log.lines():
+        lines += ["", "4. It was logged where everybody sees it", *(f"   {line}" for line in told)]
     if explanation.warning:
         lines += ["", f"Warning: {explanation.warning}"]
     return "\n".join(lines)
@@ -310,6 +318,7 @@ def _document(
 <text x="{_MARGIN}" y="30" class="head">{escape(title)}</text>
 <text x="{_MARGIN}" y="50" class="small">{escape(subtitle)}</text>
 <text x="{_MARGIN}" y="66" class="small">{escape(_roles_line(explanation.roles))}</text>
+<text x="{_MARGIN}" y="82" class="small">{escape("; ".join(explanation.log.lines()))}</text>
 {"".join(arrows)}
 {"".join(boxes)}
 </svg>

@@ -1,7 +1,7 @@
 """An update, as one numbered list of gates. A refusal at any of them leaves everything as it was.
 
-The numbers, names and order are those of docs/gates.md and of every error message. Gates 2 (clock),
-4 (log) and 12 (health) are not built yet; the README says so.
+The numbers, names and order are those of docs/gates.md and of every error message. Gate 12 (health)
+is not built yet; the README says so.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Protocol
 
-from modelward import fastpath
+from modelward import fastpath, ledger
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import Unverified, dsse, strict
@@ -28,8 +28,8 @@ from modelward.install.store import Store
 from modelward.transfer import fetch, plan
 from modelward.transfer.http import Http
 from modelward.transfer.sources import Origin
+from modelward.trust import clock, requirements, rollout, supply_chain
 from modelward.trust import policy as trust_policy
-from modelward.trust import requirements, rollout, supply_chain
 from modelward.trust.repository import Repository
 from modelward.trust.supply_chain import Attested
 
@@ -124,7 +124,12 @@ def update(
         device.slots.sweep()
         installed = device.slots.installed()
         floors = device.floors.load()
-        now = device.clock()
+
+        # 2. Clock: no earlier than witnesses of the log said that it is.
+        system = device.clock()
+        now = clock.trusted(system, floors.time)
+        if now > system:
+            watch.passed(Gate.CLOCK, f"this clock is behind: it is {strict.rfc3339(now)} or later")
 
         # 3. Metadata: which repository state is current?
         repository = Repository(
@@ -136,8 +141,19 @@ def update(
             floors=floors,
         )
         repository.refresh()
-        fleet = _fleet_policy(repository)
+        if now > system:
+            repository.judge_expiry_by(now)
         watch.passed(Gate.METADATA, _metadata_detail(repository, now))
+
+        # 4. Log: was this device shown what everybody is shown?
+        logged = ledger.check(repository.cache, device, http, origin.log_url)
+        passed = clock.raised(floors.time, logged.verified.time if logged else None)
+        if logged is not None:
+            watch.passed(Gate.LOG, logged.detail)
+            now = clock.trusted(system, passed)
+            if now > system:
+                repository.judge_expiry_by(now)
+        fleet = _fleet_policy(repository)
 
         # 5. Channel: which version is meant for this device now?
         channel = _channel(repository, fleet, device.config.channel)
@@ -208,6 +224,7 @@ def update(
                     for model, slot in installed.active.items()
                 },
             },
+            time=passed,
         )
         if raised != floors:
             device.floors.save(raised)

@@ -7,6 +7,7 @@ then accept an old repository again (attack row 3). Floors are that memory, kept
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from modelward.errors import FormatError
@@ -44,6 +45,7 @@ class Floors:
         snapshot: Newest snapshot acted upon, or None.
         listed: Version of every targets role, as that snapshot lists it.
         releases: Per model, the counter of the newest release installed.
+        time: A time that has certainly passed: witnesses of the log said so; or None.
     """
 
     root: int = 0
@@ -51,6 +53,7 @@ class Floors:
     snapshot: RoleFloor | None = None
     listed: Mapping[str, int] = field(default_factory=dict)
     releases: Mapping[str, int] = field(default_factory=dict)
+    time: datetime | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> "Floors":
@@ -70,17 +73,20 @@ class Floors:
             snapshot=_role(body, "snapshot"),
             listed=_integers(body.fields("listed")),
             releases=_integers(body.fields("releases")),
+            time=body.time("time") if body.has("time") else None,
         )
 
     def to_bytes(self) -> bytes:
         """Return the file, with a checksum of its content."""
-        body = {
+        body: dict[str, Any] = {
             "root": self.root,
             "timestamp": _role_dict(self.timestamp),
             "snapshot": _role_dict(self.snapshot),
             "listed": dict(self.listed),
             "releases": dict(self.releases),
         }
+        if self.time is not None:
+            body["time"] = strict.rfc3339(self.time)
         return strict.dump({"schema": SCHEMA, "sha256": _checksum(body), "floors": body})
 
 

@@ -12,6 +12,7 @@ from modelward.formats.note import decode_text
 
 DOCUMENT = "log leaf"
 HEADER = "modelward-log/v1"
+REPOSITORY_FIELD = "x-repository"  # of root.json: the repository's id, 64 hexadecimal digits
 CAP = 1024
 MAX_REPOSITORY = 255  # characters
 _ROLE = re.compile(r"(root|snapshot) ([1-9][0-9]{0,15}) ([0-9a-f]{64})", re.ASCII)

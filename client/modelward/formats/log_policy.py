@@ -11,7 +11,8 @@ from typing import Any
 from modelward.formats import strict
 from modelward.formats.note import SignatureType, VerifierKey
 
-DOCUMENT = "root.json: x-log"
+FIELD = "x-log"
+DOCUMENT = f"root.json: {FIELD}"
 MAX_WITNESSES = 32
 MAX_DEPTH = 4  # groups within groups
 NONE = "none"

@@ -16,7 +16,8 @@ HEADER = "c2sp.org/tlog-proof@v1"
 CAP = NOTE_CAP + (16 << 10)
 MAX_HASHES = 63  # a tree of 2^63 leaves is that high
 MAX_EXTRA = 4096  # bytes
-TIMESTAMP_DOCUMENT = "timestamp.json: x-tlog"
+FIELD = "x-tlog"
+TIMESTAMP_DOCUMENT = f"timestamp.json: {FIELD}"
 MAX_TAIL = 16  # leaf hashes
 
 

@@ -23,6 +23,11 @@ class Origin:
         """Where TUF targets are."""
         return f"{self.url}/targets/"
 
+    @property
+    def log_url(self) -> str:
+        """Where the transparency log is."""
+        return f"{self.url}/log/"
+
     def blob_url(self, sha256: str) -> str:
         """Return where a blob is."""
         return f"{self.url}/blobs/sha256/{sha256[:2]}/{sha256}"

@@ -21,6 +21,7 @@ from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Time
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats import strict
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
 
@@ -154,6 +155,7 @@ class Repository:
         self._fetcher = _TufFetcher(fetcher, before_timestamp=self._check_root_expiry)
         self._floors = floors or Floors()
         self._refuse_replay = refuse_replay
+        self._now: datetime | None = None
         with _tuf_errors("the provisioned root"):
             self._updater = Updater(
                 str(cache),
@@ -178,6 +180,19 @@ class Repository:
             self._check_replay()
         self._check_floors()
 
+    def judge_expiry_by(self, now: datetime) -> None:
+        """Judge expiry by trusted time as well, from now on: TUF's client knows only the clock.
+
+        Args:
+            now: A time that has certainly passed.
+
+        Raises:
+            Refused: A top-level role has expired by then (attack row 4).
+        """
+        self._now = now
+        for role in _TOP_LEVEL:
+            self._check_expiry(role)
+
     def target(self, path: str, cap: int | None = None) -> bytes | None:
         """Return a small target, verified, or None if no role vouches for the path.
 
@@ -193,6 +208,7 @@ class Repository:
             info = self._updater.get_targetinfo(path)
             if info is None:
                 return None
+            self._check_vouching(path)
             self._check_listed()
             _check_info(info, cap)
             data = self._fetcher.download_bytes(self.target_url(info), info.length)
@@ -209,6 +225,7 @@ class Repository:
         with _tuf_errors(f"the target {path}"):
             info = self._updater.get_targetinfo(path)
             if info is not None:
+                self._check_vouching(path)
                 _check_info(info, None)
             return info
 
@@ -241,6 +258,27 @@ class Repository:
         """TUF 5.3.10: an expired root ends the update before anything more is asked for."""
         if self.cache.root().is_expired():
             raise tuf_errors.ExpiredMetadataError("Final root.json is expired")
+
+    def _check_vouching(self, path: str) -> None:
+        """Judge the expiry of the delegated roles that a target was looked for in."""
+        if self._now is None:
+            return
+        targets = cast("Targets", self.cache.read(Targets.type).signed)
+        if targets.delegations is None or path in targets.targets:
+            return
+        for role, _ in targets.delegations.get_roles_for_target(path):
+            if self.cache.file(role).exists():
+                self._check_expiry(role)
+
+    def _check_expiry(self, role: str) -> None:
+        expires = self.cache.read(role).signed.expires
+        if self._now is not None and expires <= self._now:
+            raise Refused(
+                Gate.CLOCK,
+                f"{role} expired at {strict.rfc3339(expires)}, and it is "
+                f"{strict.rfc3339(self._now)} or later: witnesses of the log signed then",
+                "set this device's clock; if it is right, ask who keeps newer metadata from here",
+            )
 
     def _check_versions(self) -> None:
         """Attack row 5: a version so high that floors could not keep it."""

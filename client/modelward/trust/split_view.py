@@ -26,8 +26,9 @@ class SplitView(Refused):
         super().__init__(
             Gate.LOG,
             reason,
-            "the log or its key is not honest, or was restored from a backup: report the "
-            "evidence to the security team; only a new root that names a new log lifts this",
+            "the log or its key is not honest, or was restored from a backup: report it to the "
+            "security team with `modelward evidence export`; once it is proven, only a new root "
+            "that names a new log lifts this",
         )
         self.evidence = evidence
 
