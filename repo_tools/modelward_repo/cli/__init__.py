@@ -31,6 +31,7 @@ COMMANDS = {
     "refresh": "refresh:refresh",
     "status": "status:status",
     "log": "log:log",
+    "witness": "witness:witness",
     "diff": "diff:diff",
     "inspect": "inspect:inspect",
     "target": "target:target",

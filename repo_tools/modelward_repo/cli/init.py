@@ -10,6 +10,7 @@ from modelward.trust.layout import FINAL_STEP
 from modelward_repo.cli import options
 from modelward_repo.publish.create import Plan, create_repository
 from modelward_repo.publish.folder import PACKAGE
+from modelward_repo.publish.ledger import Waiting
 from modelward_repo.roles.policy import RoleTrust, role_name
 from modelward_repo.roles.ring import KeyRing
 
@@ -51,8 +52,14 @@ def init(
     plan = Plan.load(policy, models)
     ring = KeyRing(keys, passphrases, lambda: None if plaintext_keys else passphrases.new())
     now = options.now()
-    create_repository(directory, plan, ring, now)
+    waiting = None
+    try:
+        create_repository(directory, plan, ring, now)
+    except Waiting as error:  # it is made, and must not be made again
+        waiting = error
     _tell(directory, plan, ring, now, plaintext=plaintext_keys)
+    if waiting:
+        raise waiting
     options.result(
         {
             "repository": str(directory),

@@ -101,8 +101,13 @@ class _Work:
     def sign(
         self, now: datetime, roles: Sequence[str], patience: float | None = None
     ) -> tuple[str, ...]:
-        online, named = self.open_keys(Staging.of(self.storage, now), roles)
-        return refresh_roles(self.storage, online, now, named, patience)
+        staging = Staging.of(self.storage, now)
+        online, named = self.open_keys(staging, roles)
+        stale = None
+        if staging.waiting:
+            published = Staging.published(self.storage, now)
+            stale = online_signers(published, self.keys, self.passphrases)
+        return refresh_roles(self.storage, online, now, named, patience, stale=stale)
 
 
 def _once(work: _Work, roles: Sequence[str], *, only_due: bool, dry_run: bool) -> None:

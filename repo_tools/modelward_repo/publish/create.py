@@ -10,20 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tuf.api.metadata import Metadata, Targets
 
-from modelward.errors import UsageError
+from modelward.errors import FormatError, UsageError
 from modelward.formats import channel as channels
 from modelward.formats import dsse
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.channel import Channel
+from modelward.formats.log_policy import LogPolicy
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.trust import supply_chain
+from modelward_repo.publish.ledger import KEY, LogKey, log_vkey, write_urls
+from modelward_repo.publish.refresh import resume
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
-from modelward_repo.roles.policy import CHANNELS, TOP_LEVEL, ModelTrust, TrustPolicy, role_name
+from modelward_repo.roles.metadata import X_LOG, X_REPOSITORY
+from modelward_repo.roles.policy import (
+    CHANNELS,
+    TOP_LEVEL,
+    LogTrust,
+    ModelTrust,
+    TrustPolicy,
+    role_name,
+)
 from modelward_repo.roles.ring import KeyRing
 from modelward_repo.roles.state import name_owners
 from modelward_repo.storage import Storage
@@ -79,6 +91,8 @@ def create_repository(directory: Path, plan: Plan, ring: KeyRing, now: datetime)
     Raises:
         UsageError: The directory exists, or keys are missing or clash.
         Refused: A device would refuse the result.
+        Waiting: The repository is made, but too few witnesses cosigned its log. It must not be
+            made again: they remember the first leaf, and no other will do.
     """
     if directory.exists():
         raise UsageError(
@@ -88,13 +102,14 @@ def create_repository(directory: Path, plan: Plan, ring: KeyRing, now: datetime)
     aside = directory.parent / f".{directory.name}.partial-{secrets.token_hex(4)}"
     try:
         aside.mkdir(parents=True)
-        _build(LocalStorage(aside), plan, ring, now)
+        online = _build(LocalStorage(aside), plan, ring, now)
         aside.rename(directory)
         sync_directory(directory.parent)
     except OSError as error:
         raise UsageError(f"{directory} cannot be made: {error.strerror}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    resume(LocalStorage(directory), online, now)
 
 
 def add_model(storage: Storage, plan: Plan, model: str, ring: KeyRing, now: datetime) -> None:
@@ -125,11 +140,15 @@ def add_model(storage: Storage, plan: Plan, model: str, ring: KeyRing, now: date
         staging.commit()
 
 
-def _build(storage: Storage, plan: Plan, ring: KeyRing, now: datetime) -> None:
+def _build(storage: Storage, plan: Plan, ring: KeyRing, now: datetime) -> Online:
     policy = plan.policy
     keys = {name: ring.publics(role.holders, name) for name, role in policy.roles.items()}
     _check_distinct({name: {key.keyid for key in found} for name, found in keys.items()})
-    root = tuf.new_root([(name, policy.roles[name], keys[name]) for name in TOP_LEVEL])
+    fields: dict[str, Any] = {X_REPOSITORY: secrets.token_hex(32)}
+    if policy.log:
+        fields[X_LOG] = _log_policy(policy.log, ring).to_dict()
+        write_urls(storage, policy.log.urls)
+    root = tuf.new_root([(name, policy.roles[name], keys[name]) for name in TOP_LEVEL], fields)
     targets = tuf.new_targets()
     tuf.delegate(
         targets.signed, CHANNELS, policy.roles[CHANNELS], keys[CHANNELS], [f"{CHANNELS}/*"]
@@ -150,9 +169,11 @@ def _build(storage: Storage, plan: Plan, ring: KeyRing, now: datetime) -> None:
     staging.put_targets(CHANNELS, tuf.new_targets(), documents, signers[CHANNELS])
     for trust in policy.models.values():
         _first_of_model(staging, trust, ring)
-    staging.finish(Online(signers["snapshot"], signers["timestamp"]))
+    online = _online(policy, ring)
+    staging.finish(online)
     _check(staging, list(policy.models), policy.channels)
     staging.commit()
+    return online
 
 
 def _model(
@@ -196,12 +217,22 @@ def _first_of_model(staging: Staging, trust: ModelTrust, ring: KeyRing) -> None:
 
 
 def _online(policy: TrustPolicy, ring: KeyRing) -> Online:
-    return Online(
-        *(
-            ring.signers(policy.roles[name].holders, name, policy.roles[name].threshold)
-            for name in ("snapshot", "timestamp")
-        )
+    snapshot, timestamp = (
+        ring.signers(policy.roles[name].holders, name, policy.roles[name].threshold)
+        for name in ("snapshot", "timestamp")
     )
+    log = LogKey(ring.signers([policy.log.holder], KEY, 1)[0]) if policy.log else None
+    return Online(snapshot, timestamp, log)
+
+
+def _log_policy(trust: LogTrust, ring: KeyRing) -> LogPolicy:
+    try:
+        return trust.policy(log_vkey(trust.origin, ring.public(trust.holder, KEY)))
+    except FormatError as error:
+        raise UsageError(
+            f"the log's policy makes no sense: {error.field}: {error.problem}",
+            "see metadata/README.md for what may stand there",
+        ) from error
 
 
 def _check_distinct(keyids: Mapping[str, set[str]]) -> None:

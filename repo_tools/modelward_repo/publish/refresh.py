@@ -9,21 +9,26 @@ from tuf.api.metadata import Metadata
 
 from modelward.errors import UsageError
 from modelward.formats import release as releases
+from modelward_repo.publish.ledger import Waiting
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.storage import Storage
 
 
-def refresh(
+def refresh(  # noqa: PLR0913 - what, signed by whom, when
     storage: Storage,
     online: Online,
     now: datetime,
     roles: Mapping[str, Sequence[Signer]] | None = None,
     patience: float | None = None,
+    *,
+    stale: Online | None = None,
 ) -> tuple[str, ...]:
     """Sign the timestamp anew, and the snapshot once half of its time is over.
 
-    Content does not change; only new expiries, and the versions that come with them.
+    Content does not change; only new expiries, and the versions that come with them. What waits
+    for witnesses is published if there are enough of them now; if there are not, the timestamp
+    of what is in force is signed anew, and keeps its proof: freshness never depends on them.
 
     Args:
         storage: The repository.
@@ -31,9 +36,11 @@ def refresh(
         now: The time to count expiry from.
         roles: Targets roles to sign anew too, with their signers.
         patience: Most seconds to wait for other publishers; None for as long as it takes.
+        stale: What signs the timestamp of what is in force, where a root waits that trusts
+            others; None for `online`.
 
     Returns:
-        The roles that were signed.
+        The roles that were signed, of what is in force then.
 
     Raises:
         UsageError: There is no such role, or it is root.
@@ -51,8 +58,42 @@ def refresh(
                 # Looking for any release of the model verifies the model's role.
                 model = role.removeprefix("model-")
                 repository.target_info(releases.target_path(model, "0"))
-        staging.commit()
+        try:
+            staging.commit()
+        except Waiting:
+            staging = Staging.published(storage, now)
+            staging.finish(stale or online, snapshot=False)
+            with staging.as_device():
+                staging.commit()
+            return ("timestamp",)
     return (*(roles or {}), *(("snapshot",) if snapshot else ()), "timestamp")
+
+
+def resume(storage: Storage, online: Online, now: datetime, patience: float | None = None) -> bool:
+    """Publish what is logged and waits for witnesses.
+
+    Args:
+        storage: The repository.
+        online: What signs it, as the root that waits demands.
+        now: The time to count expiry from.
+        patience: Most seconds to wait for other publishers; None for as long as it takes.
+
+    Returns:
+        Whether anything waited.
+
+    Raises:
+        Waiting: Too few witnesses cosigned; it still waits.
+        Refused: A device would refuse the result.
+        StorageError: Something could not be written, or another publisher would not end.
+    """
+    with storage.lock(patience):
+        staging = Staging.of(storage, now)
+        if not staging.waiting:
+            return False
+        staging.finish(online, snapshot=False)
+        with staging.as_device():
+            staging.commit()
+    return True
 
 
 def half_life(staging: Staging, role: str) -> datetime:

@@ -17,6 +17,7 @@ from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob, Release, Requirements
 from modelward.trust.requirements import satisfies
 from modelward_repo.publish.bundle import Bundle, Meter
+from modelward_repo.publish.refresh import resume
 from modelward_repo.publish.signing import online_signers, role_signers
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles.keys import Passphrase
@@ -123,8 +124,11 @@ def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
         UsageError: The version is published already with other content, or the request makes no
             sense.
         StorageError: Something could not be written; what was published before still is.
+        Waiting: It is logged, but too few witnesses cosigned; what was published before still is.
     """
     staging, published = _judge(storage, request, keys, now)
+    if published.already and staging.waiting and not dry_run:
+        resume(storage, keys.online, now)
     if published.already or dry_run:
         return published
     with meter("Storing") as progress:

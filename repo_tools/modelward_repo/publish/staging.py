@@ -4,6 +4,10 @@ A publisher loads the published state, changes roles, looks at the result as a d
 commits. Committing writes targets, then metadata, all under names that were never used before,
 and last of all replaces `timestamp.json`: until then every reader sees the old state, afterwards
 the new one. A publisher killed in between leaves files that nothing refers to.
+
+Where root demands a log, the change is logged and cosigned before its timestamp is signed. From
+the moment it is logged it is part of the repository's history: killed, or short of witnesses, it
+waits, and every later change builds upon it (see `modelward_repo.publish.ledger`).
 """
 
 import hashlib
@@ -22,7 +26,11 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from modelward.errors import ModelwardError, NotFound, TooLong, UsageError
+from modelward.formats.tlog_proof import TimestampProof
 from modelward.trust.repository import Repository
+from modelward_repo.log.places import archive_path
+from modelward_repo.publish import ledger
+from modelward_repo.publish.ledger import Ledger, LogKey, Waiting
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.storage import Storage
 
@@ -39,14 +47,20 @@ class Online:
     Attributes:
         snapshot: Signers of `snapshot`.
         timestamp: Signers of `timestamp`.
+        log: What logs the change; None where root demands no log.
     """
 
     snapshot: Sequence[Signer]
     timestamp: Sequence[Signer]
+    log: LogKey | None = None
 
 
 class Staging:
-    """A repository with changes that are not yet published. See `of` and `genesis`."""
+    """A repository with changes that are not yet published. See `of` and `genesis`.
+
+    Attributes:
+        waiting: Whether what this builds upon is logged, but not yet published.
+    """
 
     def __init__(
         self,
@@ -60,15 +74,50 @@ class Staging:
         self.root = root
         self.timestamp = timestamp
         self.snapshot = snapshot
+        self.waiting = False
         self._storage = storage
         self._new: dict[str, bytes] = {}
         self._timestamp_file = b""
+        self._online: Online | None = None
+        self._snapshot_file = b""  # as it is to be published; empty if it stays the old one
         self._versions = self._last_taken()
         self._numbered: dict[str, int] = {}
 
     @classmethod
     def of(cls, storage: Storage, now: datetime) -> "Staging":
-        """Return a published repository, nothing changed yet.
+        """Return a repository with what waits to be published, nothing else changed yet.
+
+        Args:
+            storage: Where it lies.
+            now: The time to count expiry from.
+
+        Raises:
+            UsageError: There is no repository.
+        """
+        published = cls.published(storage, now)
+        if published.timestamp is None:
+            raise RuntimeError("a published repository has a timestamp")
+        known = published.root.signed
+        leaf = ledger.waiting(storage, known, published.timestamp.signed)
+        if leaf is None:
+            return published
+        root, snapshot = (
+            storage.read(archive_path(role.sha256)) for role in (leaf.root, leaf.snapshot)
+        )
+        name = f"metadata/{leaf.root.version}.root.json"
+        snapshot_name = f"metadata/{leaf.snapshot.version}.snapshot.json"
+        staging = cls(
+            storage, now, _parse(name, root), published.timestamp, _parse(snapshot_name, snapshot)
+        )
+        staging.waiting = True
+        staging._snapshot_file = snapshot
+        if leaf.root.version > known.version:
+            staging._new[name] = root
+        return staging
+
+    @classmethod
+    def published(cls, storage: Storage, now: datetime) -> "Staging":
+        """Return a repository as devices see it, without what waits.
 
         Args:
             storage: Where it lies.
@@ -201,9 +250,14 @@ class Staging:
             snapshot: Whether the snapshot changes; else only the timestamp is signed anew.
         """
         timestamp = self.timestamp or Metadata(Timestamp())
+        self._online = online
         if snapshot:
-            version, data = self._put("snapshot", self.snapshot, online.snapshot)
-            timestamp.signed.snapshot_meta = tuf.meta_file(version, data)
+            _, self._snapshot_file = self._put("snapshot", self.snapshot, online.snapshot)
+        if self._snapshot_file:
+            timestamp.signed.snapshot_meta = tuf.meta_file(
+                self.snapshot.signed.version, self._snapshot_file
+            )
+            timestamp.signed.unrecognized_fields.pop(ledger.X_TLOG, None)
         version = self.next_version(Timestamp.type)
         expires = self._expires("timestamp")
         self._timestamp_file = tuf.sign(timestamp, version, expires, online.timestamp)
@@ -258,18 +312,69 @@ class Staging:
 
         Raises:
             StorageError: Something could not be written; the old state is still published.
+            UsageError: Root demands a log, and its key is not here.
+            Waiting: The change is logged, but too few witnesses cosigned; the old state is still
+                published, and the next publisher builds upon the change.
         """
-        if not self._timestamp_file:
+        if not self._timestamp_file or self._online is None:
             raise RuntimeError("finish() was not called")
+        log = Ledger.of(self._storage, self.root.signed)
+        if log and self._online.log is None:
+            raise UsageError(
+                f"the log {log.policy.origin} must record this, but its key is not here",
+                f"run this where KEYS/<holder>/{ledger.KEY}.key is kept, and name that folder "
+                "with --keys",
+            )
         root = f"metadata/{self.root.signed.version}.root.json"
-        for path in sorted(
-            self._new, key=lambda path: (path.startswith("metadata/"), path == root)
-        ):
-            if not (root_last and path == root):
+        for path in sorted(self._new, key=lambda path: path.startswith("metadata/")):
+            if path != root:
                 self._storage.write_new(path, self._new[path])
-        self._storage.replace(TIMESTAMP, self._timestamp_file)
-        if root_last and root in self._new:
+        if log and self._online.log:
+            self._log(log, self._online.log, self._new.get(root) or self._storage.read(root))
+        if root in self._new and not root_last:
             self._storage.write_new(root, self._new[root])
+        self._storage.replace(TIMESTAMP, self._timestamp_file)
+        if root in self._new and root_last:
+            self._storage.write_new(root, self._new[root])
+
+    def _log(self, log: Ledger, key: LogKey, root: bytes) -> None:
+        """Log the change and give the timestamp its proof.
+
+        Raises:
+            Waiting: Too few witnesses cosigned.
+        """
+        version = self.snapshot.signed.version
+        changed = bool(self._snapshot_file)
+        snapshot = self._snapshot_file or self._storage.read(f"metadata/{version}.snapshot.json")
+        leaf = log.leaf((self.root.signed.version, root), (version, snapshot))
+        if changed:
+            log.append(leaf, (root, snapshot), key)
+        if self.timestamp is None or not log.is_last(leaf):
+            # The first of all is made aside and waits; an old one keeps the proof that it has.
+            return
+        try:
+            self._prove(log, key)
+        except Waiting:
+            if changed:
+                raise
+
+    def _prove(self, log: Ledger, key: LogKey) -> None:
+        """Sign the timestamp again, with a proof that fresh cosignatures are part of."""
+        if self.timestamp is None or self._online is None:
+            raise RuntimeError("there is nothing to prove")
+        signed = self.timestamp.signed
+        proof: TimestampProof | None = log.prove(key, signed.expires)
+        while proof:
+            ledger.attach(self.timestamp, proof)
+            data = tuf.sign(self.timestamp, signed.version, signed.expires, self._online.timestamp)
+            if len(data) < ledger.TIMESTAMP_CAP:
+                self._timestamp_file = data
+                return
+            proof = ledger.shortened(proof, log.policy)
+        raise ModelwardError(
+            f"no proof of the log fits into a timestamp of {ledger.TIMESTAMP_CAP} bytes",
+            "have fewer witnesses in the quorum, or some of them cosign with Ed25519 keys",
+        )
 
     def _put(
         self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]

@@ -6,6 +6,7 @@ the online roles must sign because of a change is signed when it is published.
 
 import copy
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +20,7 @@ from modelward.formats import strict
 from modelward.formats.names import check_name
 from modelward.formats.policy import FleetPolicy, Key, ModelPolicy
 from modelward_repo.roles import metadata as tuf
+from modelward_repo.roles.metadata import X_LOG, X_REPOSITORY
 from modelward_repo.roles.policy import TOP_LEVEL, RoleTrust, role_name
 from modelward_repo.roles.state import (
     LAYOUTS,
@@ -33,7 +35,6 @@ from modelward_repo.roles.state import (
     short,
 )
 
-X_LOG = "x-log"
 MAX_THRESHOLD = 64
 
 
@@ -244,6 +245,8 @@ class SetLog:
         else:
             _check_log(self.log)
             fields[X_LOG] = dict(self.log)
+            # Repositories made before there were logs have no name to log under.
+            fields.setdefault(X_REPOSITORY, secrets.token_hex(32))
 
 
 @dataclass(frozen=True)

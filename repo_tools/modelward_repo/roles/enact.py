@@ -21,6 +21,7 @@ from modelward.formats import channel as channels
 from modelward.formats import strict
 from modelward.formats.channel import Channel
 from modelward.formats.policy import FleetPolicy
+from modelward_repo.publish.ledger import KEY, LogKey, log_keyid, log_policy
 from modelward_repo.publish.staging import FIRST_ROOT, Online, Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.ceremony import check_names
@@ -84,12 +85,13 @@ def enact(storage: Storage, request: Request, order: Order, now: datetime) -> En
         Rejected: Signatures are missing; the request is about another repository, or out of date.
         UsageError: Online keys that must sign are not here.
         Refused: A device would refuse the result.
+        Waiting: It is logged, but too few witnesses cosigned; what was in force still is.
     """
     check_complete(request)
     with storage.lock():
         staging, present = Staging.of(storage, now), Staging.of(storage, now)
         place = _Place.find(staging, request)
-        if place.done and _in_force(present):
+        if place.done and not present.waiting and _in_force(present):
             return Enacted({}, already=True)
         staged = _put_signed(staging, request, place)
         old = View(present.root.signed, present.targets(Targets.type).signed, {})
@@ -331,7 +333,9 @@ def _finish(staging: Staging, present: Staging, order: Order, *, new_root: bool)
             with suppress(UsageError):
                 also = order.find(role, old.keyids, old.threshold)
                 signers[role] += [one for one in also if one.public_key.keyid not in known]
-    staging.finish(Online(signers[Snapshot.type], signers[Timestamp.type]))
+    policy = log_policy(staging.root.signed)
+    log = LogKey(order.find(KEY, [log_keyid(policy.vkey)], 1)[0]) if policy else None
+    staging.finish(Online(signers[Snapshot.type], signers[Timestamp.type], log))
     root_last = gap and _trusts(present.root.signed, staging)
     return _Sequence(root_last, gapless=root_last or not gap)
 

@@ -11,9 +11,9 @@ configuration beside the repository.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from securesystemslib.signer import Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
@@ -38,17 +38,27 @@ from modelward_repo.roles.policy import RoleTrust
 
 EXPIRES = "x-expires"
 HOLDER = "x-holder"
+X_LOG = "x-log"  # root: whose log, which witnesses
+X_REPOSITORY = "x-repository"  # root: what the repository is called in logs, for ever
 
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 Delegator = Root | Targets
 
 
-def new_root(roles: Sequence[tuple[str, RoleTrust, Sequence[Key]]]) -> Metadata[Root]:
-    """Return an unsigned root: per role its name, trust and keys."""
+def new_root(
+    roles: Sequence[tuple[str, RoleTrust, Sequence[Key]]], fields: Mapping[str, Any] | None = None
+) -> Metadata[Root]:
+    """Return an unsigned root.
+
+    Args:
+        roles: Per role its name, trust and keys.
+        fields: What else it says.
+    """
     root = Root(
         consistent_snapshot=True,
         roles={name: _role(trust, keys) for name, trust, keys in roles},
         expires=_never(),
+        unrecognized_fields=dict(fields or {}),
     )
     for name, trust, keys in roles:
         for key, holder in zip(keys, trust.holders, strict=True):

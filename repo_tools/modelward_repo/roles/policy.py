@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from modelward.errors import FormatError, UsageError
-from modelward.formats import strict
+from modelward.formats import note, strict
+from modelward.formats.log_policy import LogPolicy
 from modelward.formats.names import check_name
+from modelward.formats.note import VerifierKey
 from modelward.formats.policy import MetricGate, read_formats
+from modelward_repo.log.add_checkpoint import check_url
 
 TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
 CHANNELS = "channels"
@@ -84,6 +87,42 @@ class ModelTrust:
 
 
 @dataclass(frozen=True)
+class LogTrust:
+    """Which log records what is published, and who must have seen it.
+
+    Attributes:
+        origin: The log's name.
+        holder: Who holds its key.
+        witnesses: The witnesses' keys, by name.
+        urls: Where they are reached, by name; of those that the policy says it of.
+        quorum: Who must cosign, as root's `x-log` says it.
+    """
+
+    origin: str
+    holder: str
+    witnesses: Mapping[str, VerifierKey]
+    urls: Mapping[str, str]
+    quorum: Any
+
+    def policy(self, vkey: VerifierKey) -> LogPolicy:
+        """Return what devices need of it.
+
+        Args:
+            vkey: The log's key.
+
+        Raises:
+            FormatError: It makes no sense.
+        """
+        return LogPolicy.parse(
+            {
+                "vkey": str(vkey),
+                "witnesses": {name: str(key) for name, key in self.witnesses.items()},
+                "quorum": self.quorum,
+            }
+        )
+
+
+@dataclass(frozen=True)
 class TrustPolicy:
     """A trust policy.
 
@@ -93,6 +132,7 @@ class TrustPolicy:
         formats: Formats that a release's files may have.
         roles: The top-level roles and `channels`, by name.
         models: The models, by name.
+        log: The transparency log; None for none.
     """
 
     path: Path
@@ -100,6 +140,7 @@ class TrustPolicy:
     formats: tuple[str, ...]
     roles: Mapping[str, RoleTrust]
     models: Mapping[str, ModelTrust]
+    log: LogTrust | None = None
 
     @classmethod
     def load(cls, path: Path, models: Sequence[str] = ()) -> "TrustPolicy":
@@ -125,7 +166,7 @@ class TrustPolicy:
     def _from_fields(
         cls, path: Path, fields: strict.Fields, models: Sequence[str]
     ) -> "TrustPolicy":
-        _only(fields, ("channels", "formats", "roles", "model", "models"))
+        _only(fields, ("channels", "formats", "roles", "model", "models", "log"))
         roles = fields.fields("roles")
         _only(roles, ROLES)
         named = fields.fields("models") if fields.has("models") else strict.Fields("", {})
@@ -138,6 +179,7 @@ class TrustPolicy:
             formats=read_formats(fields),
             roles={name: _role(roles.fields(name)) for name in ROLES},
             models={name: _model(fields, default, named, name, path.parent) for name in names},
+            log=_log(fields.fields("log"), path.parent) if fields.has("log") else None,
         )
 
     def model(self, name: str) -> ModelTrust:
@@ -238,6 +280,46 @@ def _model(
         else (),
         signers=_names(merged, "signers") if merged.has("signers") else (),
     )
+
+
+def _log(fields: strict.Fields, base: Path) -> LogTrust:
+    _only(fields, ("origin", "holder", "quorum", "witnesses"))
+    origin = note.check_name(fields.text("origin"), fields.document, fields.at("origin"))
+    named = fields.fields("witnesses") if fields.has("witnesses") else strict.Fields("", {})
+    keys, urls = {}, {}
+    for name, value in named.raw.items():
+        one = named
+        field = name
+        if isinstance(value, dict):
+            one, field = named.fields(name), "vkey"
+            _only(one, ("vkey", "url"))
+            if one.has("url"):
+                urls[name] = one.checked("url", check_url)
+        keys[name] = _vkey(one, field, base)
+    trust = LogTrust(
+        origin=origin,
+        holder=fields.checked("holder", check_name),
+        witnesses=keys,
+        urls=urls,
+        quorum=fields.any("quorum"),
+    )
+    try:
+        # The log's own key is found, or made, later: another one stands in for it.
+        trust.policy(VerifierKey(origin, note.SignatureType.ED25519, bytes(32)))
+    except FormatError as error:
+        raise FormatError(fields.document, fields.at(error.field), error.problem) from error
+    return trust
+
+
+def _vkey(fields: strict.Fields, name: str, base: Path) -> VerifierKey:
+    """Read a verifier key that stands there, or in the file that is named there."""
+    text = fields.text(name, most=note.VKEY_CAP)
+    if "+" not in text:
+        try:
+            text = (base / text).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise fields.wrong(name, f"{text!r} is neither a vkey nor a file with one") from error
+    return VerifierKey.parse(text, fields.document, fields.at(name))
 
 
 def _metric(fields: strict.Fields) -> MetricGate:

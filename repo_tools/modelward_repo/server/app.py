@@ -24,6 +24,7 @@ _CHANGING = re.compile(r"metadata/timestamp\.json|log/checkpoint")
 _BY_DIGEST = re.compile(
     rf"targets/(?:{_NAME}/)*([0-9a-f]{{64}}|[0-9a-f]{{128}})\.{_NAME}"
     r"|blobs/sha256/([0-9a-f]{2})/(\2[0-9a-f]{62})"
+    r"|log/archive/([0-9a-f]{2})/(\4[0-9a-f]{62})"
 )
 _VERSIONED = re.compile(rf"metadata/[1-9][0-9]*\.{_NAME}\.json|log/tile/[0-9a-z/]+(?:\.p/[0-9]+)?")
 
@@ -61,7 +62,7 @@ def create_app(directory: Path) -> Flask:
         if _CHANGING.fullmatch(path):
             return _changing(place)
         if match := _BY_DIGEST.fullmatch(path):
-            return _immutable(place, match[1] or match[3])
+            return _immutable(place, match[1] or match[3] or match[5])
         if _VERSIONED.fullmatch(path):
             # The name holds no digest, and two repositories may use the same version.
             status = place.stat()

@@ -20,6 +20,7 @@ from granian.server.mp import MPServer
 
 from modelward.errors import ModelwardError, UsageError
 from modelward_repo.server.app import DIRECTORY
+from modelward_repo.server.witness import SETTINGS, Settings
 
 READY_SECONDS = 30.0
 
@@ -39,10 +40,35 @@ def serve(
     Raises:
         UsageError: The port is taken, or the address is not one of this machine.
     """
-    port = _check_port(host, port)
     os.environ[DIRECTORY] = str(directory.resolve())
+    _run("app", "/metadata/timestamp.json", host, port, workers, ready)
+
+
+def serve_witness(
+    settings: Settings, host: str, port: int, workers: int, ready: Callable[[str], None]
+) -> None:
+    """Serve a witness until SIGTERM or SIGINT.
+
+    Args:
+        settings: The witness.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        workers: Number of processes.
+        ready: Told the server's URL once it answers.
+
+    Raises:
+        UsageError: The port is taken, or the address is not one of this machine.
+    """
+    os.environ[SETTINGS] = settings.to_json()
+    _run("witness", "/", host, port, workers, ready)
+
+
+def _run(  # noqa: PLR0913, PLR0917 - what, and the five of `serve`
+    module: str, page: str, host: str, port: int, workers: int, ready: Callable[[str], None]
+) -> None:
+    port = _check_port(host, port)
     server = _Server(
-        "modelward_repo.server.app:from_environment",
+        f"modelward_repo.server.{module}:from_environment",
         address=host,
         port=port,
         interface=Interfaces.WSGI,
@@ -52,6 +78,7 @@ def serve(
         workers_kill_timeout=5,
     )
     shown = f"[{host}]" if ":" in host else host
+    server.page = page
     server.when_ready = lambda: ready(f"http://{shown}:{port}")
     server.serve()
 
@@ -60,13 +87,14 @@ class _Server(MPServer):
     """Granian, which has no hook for the moment when its workers answer."""
 
     when_ready: Callable[[], None]
+    page: str  # is there once the server answers
 
     def startup(self, *args: Any) -> None:
         """Start the workers, then wait until one answers."""
         super().startup(*args)  # type: ignore[no-untyped-call] # granian's is not annotated
         deadline = time.monotonic() + READY_SECONDS
         while not self.main_loop_interrupt.is_set():  # told to stop, or a worker died
-            if _answers(self.bind_addr, self.bind_port):
+            if _answers(self.bind_addr, self.bind_port, self.page):
                 self.when_ready()
                 return
             if time.monotonic() > deadline:
@@ -75,12 +103,12 @@ class _Server(MPServer):
             time.sleep(0.02)
 
 
-def _answers(host: str, port: int) -> bool:
+def _answers(host: str, port: int, page: str) -> bool:
     # A server on all addresses is asked on this machine's own.
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
     connection = http.client.HTTPConnection(own, port, timeout=5)
     try:
-        connection.request("GET", "/metadata/timestamp.json")
+        connection.request("GET", page)
         return connection.getresponse().status == http.client.OK
     except OSError:
         return False

@@ -18,8 +18,8 @@ from modelward.formats import policy as policies
 from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy
 from modelward.trust.layout import Layout
 from modelward_repo.roles import metadata as tuf
-from modelward_repo.roles.changes import X_LOG
 from modelward_repo.roles.expiry import span
+from modelward_repo.roles.metadata import X_LOG
 from modelward_repo.roles.policy import CHANNELS, TOP_LEVEL
 from modelward_repo.roles.request import Request
 from modelward_repo.roles.state import (

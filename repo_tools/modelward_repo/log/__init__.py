@@ -1,0 +1,1 @@
+"""The transparency log: written here, witnessed here, audited from anywhere."""
