@@ -6,6 +6,7 @@ LOG = "log"
 CHECKPOINT = f"{LOG}/checkpoint"  # the newest tree that a quorum of witnesses has seen
 SIGNED = f"{LOG}/signed"  # the newest tree that the log has signed; not served
 WITNESSES = f"{LOG}/witnesses.json"  # where witnesses are reached; not served
+RETIRED = f"{LOG}/retired"  # logs that root named before this one, by their key ids
 
 
 def tile_path(tile: Tile) -> str:

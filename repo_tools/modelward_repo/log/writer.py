@@ -15,7 +15,7 @@ from modelward.trust import merkle
 from modelward.trust.cosignature import verify_log_signature
 from modelward.trust.merkle import Frontier, ProofError, cover, leaf_hash
 from modelward.trust.tiles import TileHashes
-from modelward_repo.log.places import SIGNED, tile_path
+from modelward_repo.log.places import LOG, RETIRED, SIGNED, tile_path
 from modelward_repo.storage import Storage
 
 Sign = Callable[[bytes], bytes]
@@ -53,19 +53,18 @@ class LogWriter:
 
     Args:
         storage: The repository.
-        vkey: The log's key.
-
-    Raises:
-        ModelwardError: Another log lies there.
+        vkey: The log's key. If there is a log under another key, it is kept aside before this
+            one begins: only root's threshold can have named a new one.
     """
 
     def __init__(self, storage: Storage, vkey: VerifierKey) -> None:
         self._storage = storage
         self._tiles = StoredTiles(storage)
         self.vkey = vkey
-        self.signed = signed_tree(storage)
-        if self.signed is not None:
-            _check_own(self.signed, vkey)
+        there = signed_tree(storage)
+        own = there is not None and there.checkpoint.origin == vkey.name and there.note.by(vkey)
+        self.signed = there if own else None
+        self._other = None if own else there
 
     @property
     def size(self) -> int:
@@ -87,6 +86,8 @@ class LogWriter:
             ModelwardError: The log's files are damaged, or the key is another one.
             StorageError: Something could not be written; the tree is the old one still.
         """
+        if self._other is not None:
+            _retire(self._storage, self._other)
         old, grown = self.size, self.frontier()
         hashes = [leaf_hash(entry) for entry in entries]
         grown = grown.extend(hashes)
@@ -210,14 +211,17 @@ def _entries(storage: Storage, tile: Tile) -> tuple[bytes, ...]:
     return tile.entries(storage.read(tile_path(tile)))
 
 
-def _check_own(signed: SignedCheckpoint, vkey: VerifierKey) -> None:
-    if not signed.note.by(vkey) or signed.checkpoint.origin != vkey.name:
-        raise ModelwardError(
-            f"the repository's log/ is the log {signed.checkpoint.origin!r} under another key "
-            f"than root's {vkey.name!r}",
-            "a new log begins in an empty place: keep the old one for auditors, elsewhere (mv log "
-            "log-retired), purge caches in front of the server, then run this again",
-        )
+def _retire(storage: Storage, other: SignedCheckpoint) -> None:
+    """Keep a log for auditors, whose place another one takes. Killed anywhere, it goes on here.
+
+    What was kept is never looked at again: it may be the new log's by then.
+    """
+    line = other.note.signatures[0]
+    for path in list(storage.list(LOG)):
+        kept = path.removeprefix(f"{LOG}/")
+        place = f"{RETIRED}/{line.key_id.hex()}/{kept}"
+        if kept.startswith(("tile/", "checkpoint", "signed")) and not storage.exists(place):
+            storage.write_new(place, storage.read(path))
 
 
 def _damaged(problem: str) -> ModelwardError:

@@ -20,6 +20,8 @@ from modelward.formats import dsse
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.channel import Channel
+from modelward.formats.leaf import REPOSITORY_FIELD
+from modelward.formats.log_policy import FIELD as LOG_FIELD
 from modelward.formats.log_policy import LogPolicy
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.trust import supply_chain
@@ -27,7 +29,6 @@ from modelward_repo.publish.ledger import KEY, LogKey, log_vkey, write_urls
 from modelward_repo.publish.refresh import resume
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
-from modelward_repo.roles.metadata import X_LOG, X_REPOSITORY
 from modelward_repo.roles.policy import (
     CHANNELS,
     TOP_LEVEL,
@@ -144,9 +145,9 @@ def _build(storage: Storage, plan: Plan, ring: KeyRing, now: datetime) -> Online
     policy = plan.policy
     keys = {name: ring.publics(role.holders, name) for name, role in policy.roles.items()}
     _check_distinct({name: {key.keyid for key in found} for name, found in keys.items()})
-    fields: dict[str, Any] = {X_REPOSITORY: secrets.token_hex(32)}
+    fields: dict[str, Any] = {REPOSITORY_FIELD: secrets.token_hex(32)}
     if policy.log:
-        fields[X_LOG] = _log_policy(policy.log, ring).to_dict()
+        fields[LOG_FIELD] = _log_policy(policy.log, ring).to_dict()
         write_urls(storage, policy.log.urls)
     root = tuf.new_root([(name, policy.roles[name], keys[name]) for name in TOP_LEVEL], fields)
     targets = tuf.new_targets()

@@ -16,19 +16,19 @@ from tuf.api.metadata import Metadata, Root, Timestamp
 from modelward.errors import FormatError, Gate, ModelwardError, Unavailable, UsageError
 from modelward.formats import strict
 from modelward.formats.checkpoint import SignedCheckpoint
-from modelward.formats.leaf import Leaf, RoleDigest
+from modelward.formats.leaf import REPOSITORY_FIELD, Leaf, RoleDigest
+from modelward.formats.log_policy import FIELD as LOG_FIELD
 from modelward.formats.log_policy import LogPolicy
 from modelward.formats.note import SignatureType, VerifierKey
 from modelward.formats.policy import Key
+from modelward.formats.tlog_proof import FIELD as PROOF_FIELD
 from modelward.formats.tlog_proof import MAX_TAIL, TimestampProof, TlogProof
 from modelward_repo.log.add_checkpoint import check_url
 from modelward_repo.log.cosigning import Collect, Collector, Tree
 from modelward_repo.log.places import CHECKPOINT, WITNESSES, archive_path
 from modelward_repo.log.writer import LogWriter, last_entry, signed_tree
-from modelward_repo.roles.metadata import X_LOG, X_REPOSITORY
 from modelward_repo.storage import Storage
 
-X_TLOG = "x-tlog"
 KEY = "log"  # KEYS/<holder>/log.key
 TIMESTAMP_CAP = 16_384  # bytes: what clients of TUF take for a timestamp
 _URLS_CAP = 65_536
@@ -161,7 +161,9 @@ def waiting(storage: Storage, root: Root, timestamp: Timestamp) -> Leaf | None:
     leaf = Leaf.parse(entry)
     logged = (leaf.root.version, leaf.snapshot.version)
     published = (root.version, timestamp.snapshot_meta.version)
-    unproven = X_LOG in root.unrecognized_fields and X_TLOG not in timestamp.unrecognized_fields
+    unproven = (
+        LOG_FIELD in root.unrecognized_fields and PROOF_FIELD not in timestamp.unrecognized_fields
+    )
     return leaf if logged > published or (logged == published and unproven) else None
 
 
@@ -171,7 +173,7 @@ def log_policy(root: Root) -> LogPolicy | None:
     Raises:
         ModelwardError: It makes no sense.
     """
-    value = root.unrecognized_fields.get(X_LOG)
+    value = root.unrecognized_fields.get(LOG_FIELD)
     if value is None:
         return None
     try:
@@ -187,10 +189,10 @@ def repository_id(root: Root) -> str:
     Raises:
         ModelwardError: Root does not say.
     """
-    found = root.unrecognized_fields.get(X_REPOSITORY)
+    found = root.unrecognized_fields.get(REPOSITORY_FIELD)
     if not isinstance(found, str) or not strict.SHA256.fullmatch(found):
         raise ModelwardError(
-            f"root names a log, but has no {X_REPOSITORY!r} of 64 hex digits to log under",
+            f"root names a log, but has no {REPOSITORY_FIELD!r} of 64 hex digits to log under",
             "set the log anew in a ceremony: `modelward-repo ceremony` adds it",
         )
     return found
@@ -214,7 +216,7 @@ def log_vkey(origin: str, key: Key) -> VerifierKey:
 
 def attach(timestamp: Metadata[Timestamp], proof: TimestampProof) -> None:
     """Let a proof ride in a timestamp."""
-    timestamp.signed.unrecognized_fields[X_TLOG] = proof.to_dict()
+    timestamp.signed.unrecognized_fields[PROOF_FIELD] = proof.to_dict()
 
 
 def shortened(proof: TimestampProof, policy: LogPolicy) -> TimestampProof | None:

@@ -26,6 +26,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from modelward.errors import ModelwardError, NotFound, TooLong, UsageError
+from modelward.formats.tlog_proof import FIELD as PROOF_FIELD
 from modelward.formats.tlog_proof import TimestampProof
 from modelward.trust.repository import Repository
 from modelward_repo.log.places import archive_path
@@ -257,7 +258,7 @@ class Staging:
             timestamp.signed.snapshot_meta = tuf.meta_file(
                 self.snapshot.signed.version, self._snapshot_file
             )
-            timestamp.signed.unrecognized_fields.pop(ledger.X_TLOG, None)
+            timestamp.signed.unrecognized_fields.pop(PROOF_FIELD, None)
         version = self.next_version(Timestamp.type)
         expires = self._expires("timestamp")
         self._timestamp_file = tuf.sign(timestamp, version, expires, online.timestamp)

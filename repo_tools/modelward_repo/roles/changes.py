@@ -17,10 +17,12 @@ from tuf.api.metadata import Metadata, Root, Targets
 from modelward.errors import FormatError, UsageError
 from modelward.formats import policy as policies
 from modelward.formats import strict
+from modelward.formats.leaf import REPOSITORY_FIELD
+from modelward.formats.log_policy import FIELD as LOG_FIELD
+from modelward.formats.log_policy import LogPolicy
 from modelward.formats.names import check_name
 from modelward.formats.policy import FleetPolicy, Key, ModelPolicy
 from modelward_repo.roles import metadata as tuf
-from modelward_repo.roles.metadata import X_LOG, X_REPOSITORY
 from modelward_repo.roles.policy import TOP_LEVEL, RoleTrust, role_name
 from modelward_repo.roles.state import (
     LAYOUTS,
@@ -238,15 +240,15 @@ class SetLog:
     def apply(self, draft: Draft) -> None:
         """See `Change.apply`."""
         fields = draft.view.root.unrecognized_fields
-        if fields.get(X_LOG) == self.log:
+        if fields.get(LOG_FIELD) == self.log:
             raise UsageError("the log policy is that already")
         if self.log is None:
-            del fields[X_LOG]
+            del fields[LOG_FIELD]
         else:
-            _check_log(self.log)
-            fields[X_LOG] = dict(self.log)
+            _as_usage("the log policy", lambda: LogPolicy.parse(self.log))
+            fields[LOG_FIELD] = dict(self.log)
             # Repositories made before there were logs have no name to log under.
-            fields.setdefault(X_REPOSITORY, secrets.token_hex(32))
+            fields.setdefault(REPOSITORY_FIELD, secrets.token_hex(32))
 
 
 @dataclass(frozen=True)
@@ -338,11 +340,6 @@ class RestoreTargets:
 def _check_holder(name: str) -> None:
     if not is_holder(name):
         raise UsageError(f"{name[:80]!r} is not a name: 1 to 64 printable characters")
-
-
-def _check_log(log: Mapping[str, Any]) -> None:
-    fields = strict.Fields("log policy", dict(log))
-    _as_usage("the log policy", lambda: (fields.text("vkey"), fields.fields("witnesses")))
 
 
 def _policy(data: bytes, model: str) -> bytes:

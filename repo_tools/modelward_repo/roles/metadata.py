@@ -38,8 +38,6 @@ from modelward_repo.roles.policy import RoleTrust
 
 EXPIRES = "x-expires"
 HOLDER = "x-holder"
-X_LOG = "x-log"  # root: whose log, which witnesses
-X_REPOSITORY = "x-repository"  # root: what the repository is called in logs, for ever
 
 S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 Delegator = Root | Targets

@@ -8,8 +8,10 @@ import pytest
 
 from modelward.errors import Refused, UsageError
 from modelward.formats import policy as policies
+from modelward.formats.checkpoint import SignedCheckpoint
 from modelward.formats.dsse import Envelope
 from modelward.formats.strict import MAX_INT
+from modelward_repo.publish.ledger import log_vkey
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles import changes
 from modelward_repo.roles.ceremony import load_targets
@@ -21,6 +23,7 @@ from modelward_repo.roles.changes import (
     ReplaceKey,
     RestoreTargets,
     SetDocument,
+    SetExpiry,
     SetLayoutOwners,
     SetLog,
     SetThreshold,
@@ -335,11 +338,22 @@ def test_layout_owners_are_replaced(site: Site, device: NewDevice) -> None:
 def test_the_log_key_is_replaced(site: Site, device: NewDevice) -> None:
     old = device()
     old.follow()
-    log = {"vkey": "log.example+1+AAAA", "witnesses": {}, "quorum": {}}
-    change(site, SetLog(log))
-    change(site, SetLog({**log, "vkey": "log.example+2+BBBB"}))
+    storage = LocalStorage(site.directory)
+    vkeys = [log_vkey("log.example", make_key(site, f"log-{n}", "log").key) for n in range(2)]
+    logs = [{"vkey": str(vkey), "witnesses": {}, "quorum": "none"} for vkey in vkeys]
+    change(site, SetLog(logs[0]))
+    change(site, SetExpiry("timestamp", timedelta(hours=20)))
+    first = storage.read("log/checkpoint")
+    assert SignedCheckpoint.parse(first).checkpoint.size == 2
+    change(site, SetLog(logs[1]))
     repository = old.follow()
-    assert repository.cache.root().unrecognized_fields["x-log"]["vkey"].endswith("BBBB")
+    assert repository.cache.root().unrecognized_fields["x-log"] == logs[1]
+    assert len(repository.cache.root().unrecognized_fields["x-repository"]) == 64
+    # The new log begins with one leaf; the old one is kept for auditors.
+    assert SignedCheckpoint.parse(storage.read("log/checkpoint")).checkpoint.size == 1
+    kept = f"log/retired/{vkeys[0].key_id.hex()}"
+    assert storage.read(f"{kept}/checkpoint") == first
+    assert storage.exists(f"{kept}/tile/0/000.p/2")
     change(site, SetLog(None))
     assert "x-log" not in old.follow().cache.root().unrecognized_fields
 

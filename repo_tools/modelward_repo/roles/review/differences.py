@@ -15,11 +15,11 @@ from tuf.api.metadata import DelegatedRole, Role, Root, Targets
 from modelward.errors import FormatError
 from modelward.formats import dsse, strict
 from modelward.formats import policy as policies
+from modelward.formats.log_policy import FIELD as LOG_FIELD
 from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy
 from modelward.trust.layout import Layout
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.expiry import span
-from modelward_repo.roles.metadata import X_LOG
 from modelward_repo.roles.policy import CHANNELS, TOP_LEVEL
 from modelward_repo.roles.request import Request
 from modelward_repo.roles.state import (
@@ -141,7 +141,7 @@ def _role(name: str, old: View, new: View, then: Role, now: Role) -> Iterator[Di
 
 
 def _log(old: Root, new: Root) -> Iterator[Difference]:
-    then, now = (root.unrecognized_fields.get(X_LOG) for root in (old, new))
+    then, now = (root.unrecognized_fields.get(LOG_FIELD) for root in (old, new))
     if then == now:
         return
     if now is None:
@@ -310,7 +310,7 @@ def _rest(old: View, new: View) -> Iterator[Difference]:
 def _stripped(signed: Root | Targets) -> dict[str, Any]:
     """Return the fields of root or targets that nothing above has looked at, flat."""
     raw: dict[str, Any] = json.loads(json.dumps(signed.to_dict()))
-    for name in ("version", "expires", X_LOG, "targets"):
+    for name in ("version", "expires", LOG_FIELD, "targets"):
         raw.pop(name, None)
     part = raw if isinstance(signed, Root) else raw.pop("delegations", None) or {}
     roles = part.pop("roles", {})
