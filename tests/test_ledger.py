@@ -568,7 +568,7 @@ def test_what_is_remembered(site):
     assert set(told["cosigned"]) == set(site.served.log.witnesses)
     assert told["checkpoint"].startswith("models.example/log\n20\n")
     (line,) = memory.lines()
-    assert "20 leaves, cosigned by w1.example at" in line
+    assert "of size 20, cosigned by w1.example at" in line
     assert "needed: 2 of {w1.example, w2.example, w3.example}" in line
 
 

@@ -383,6 +383,7 @@ def _outcome_text(outcome: "Outcome", *, only_check: bool) -> str:
 
 
 def _status(options: argparse.Namespace) -> ExitCode:
+    from modelward.formats import strict  # noqa: PLC0415
     from modelward.install import last  # noqa: PLC0415
 
     device = _device(options)
@@ -412,6 +413,7 @@ def _status(options: argparse.Namespace) -> ExitCode:
             "timestamp": floors.timestamp.version if floors.timestamp else None,
             "snapshot": floors.snapshot.version if floors.snapshot else None,
             "releases": dict(floors.releases),
+            "time": strict.rfc3339(floors.time) if floors.time else None,
         },
         "log": memory.to_dict() if memory else None,
         "last": ended,

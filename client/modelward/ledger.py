@@ -37,20 +37,22 @@ class Logged:
     Attributes:
         policy: Root's log policy.
         verified: What was established.
+        seen: Leaves of the tree that this device had seen before; 0 for none.
     """
 
     policy: LogPolicy
     verified: Verified
+    seen: int
 
     @property
     def detail(self) -> str:
         """What was found, for people."""
         tree = self.verified.state.signed.checkpoint
         cosigned = ", ".join(sorted(self.verified.times)) or "its quorum"
-        needed = self.policy.quorum or log_policy.NONE
+        before = f", grown from the {self.seen} seen before" if self.seen else ""
         return (
-            f"logged as number {self.verified.index} of {tree.size} in {tree.origin}, which only "
-            f"grew; cosigned by {cosigned} (needed: {needed})"
+            f"leaf {self.verified.index + 1} of {tree.size} in {tree.origin}{before}; cosigned by "
+            f"{cosigned} (needed: {self.policy.quorum or log_policy.NONE})"
         )
 
 
@@ -85,7 +87,8 @@ def check(cache: Cache, device: Device, fetcher: Fetcher, log_url: str) -> Logge
         raise
     if state is None or verified.state.to_bytes() != state.to_bytes():
         device.log.save(verified.state)
-    return Logged(policy, verified)
+    same = state is not None and state.log == verified.state.log
+    return Logged(policy, verified, state.signed.checkpoint.size if state and same else 0)
 
 
 def policy_of(root: Root) -> LogPolicy | None:

@@ -73,7 +73,7 @@ class Memory:
                 for name, time in self.times.items()
             )
             told.append(
-                f"log {self.policy.origin}: {self.state.signed.checkpoint.size} leaves, cosigned "
+                f"log {self.policy.origin} of size {self.state.signed.checkpoint.size}, cosigned "
                 f"by {cosigned or 'nobody'} (needed: {self.policy.quorum or log_policy.NONE})"
             )
         told += [

@@ -24,11 +24,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 from unittest import mock
 
 from securesystemslib.signer import CryptoSigner
@@ -155,34 +155,41 @@ class World:
     @classmethod
     def build(cls, place: Path) -> "World":
         """Make a world in which a device runs 1.0.0."""
-        world = cls(place, place)
-        world.found()
-        world.publish("1.0.0", TOKENIZER, offer=None)
-        world.publish("0.9.0")
-        shutil.copytree(world.repository, world.last_week)
-        world.publish("1.0.0")
-        with world.serve() as server:
-            world.init(server)
-            done = world.client("update", server)
+        return cls(place, place).populate()
+
+    def populate(self) -> Self:
+        """Let everything honest happen, until a device runs 1.0.0."""
+        self.found()
+        self.publish("1.0.0", TOKENIZER, offer=None)
+        self.publish("0.9.0")
+        shutil.copytree(self.repository, self.last_week)
+        self.publish("1.0.0")
+        with self.serve() as server:
+            self.init(server)
+            done = self.client("update", server)
         assert done.code == 0, done
-        return world
+        return self
 
     def found(self) -> None:
         """Make a repository without any release."""
         policy = self.place / "policy.toml"
-        text = (ROOT / "metadata/meter-reader.toml").read_text("utf-8")
+        text = (ROOT / "metadata/meter-reader.toml").read_text("utf-8") + self.log_policy()
         policy.write_text(text.replace('"../layouts', f'"{ROOT}/layouts'), "utf-8")
         ring = KeyRing(self.keys, no_passphrase, lambda: None)
         create_repository(self.repository, Plan.load(policy), ring, now())
         policy.write_text(policy.read_text("utf-8") + POLICY, "utf-8")
         add_model(self.storage, Plan.load(policy), TOKENIZER, ring, now())
 
-    def copy(self, place: Path) -> "World":
+    def log_policy(self) -> str:
+        """Return what the trust policy says of a log: there is none."""
+        return ""
+
+    def copy(self, place: Path) -> Self:
         """Return a world of one's own, just like this one."""
         for part in ("repository", "device", "peers"):
             if (self.place / part).exists():
                 shutil.copytree(self.place / part, place / part, symlinks=True)
-        return World(place, self.home, self.offered)
+        return replace(self, place=place)
 
     def chain(
         self, version: str, model: str = MODEL, bundle: Mapping[str, bytes] | None = None
@@ -244,8 +251,8 @@ class World:
         return role_signers(Staging.of(self.storage, now()), role, self.keys, no_passphrase)
 
     def online(self) -> Online:
-        """Return the keys of snapshot and timestamp."""
-        return Online(self.signers("snapshot"), self.signers("timestamp"))
+        """Return the keys of snapshot and timestamp, and the log's if there is one."""
+        return online_signers(Staging.of(self.storage, now()), self.keys, no_passphrase)
 
     def serve(self) -> Server:
         """Return a server of the repository, to be used as a context manager."""
