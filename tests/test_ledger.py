@@ -113,7 +113,8 @@ class Site:
             root=self.root,
         )
         repository.refresh()
-        return ledger.check(repository.cache, self.device, self, LOG_URL)
+        policy = ledger.policy_of(repository.cache.root())
+        return ledger.check(repository.cache, policy, self.device, self, LOG_URL)
 
     @property
     def size(self) -> int:
@@ -328,6 +329,15 @@ def test_time_that_a_quorum_states(site):
     later = site.served.at + HOUR
     site.served.log_snapshot(at=int(later.timestamp()))
     assert site.check().verified.time == later
+
+
+def test_time_beyond_what_offline_roles_signed_for_does_not_count(site):
+    """Stolen witnesses and a stolen timestamp key do not set a clock years ahead."""
+    far = in_days(4000)
+    site.served.timestamp.expires = site.served.snapshot.expires = far
+    site.served.log_snapshot(at=int(in_days(3000).timestamp()))
+    with pytest.raises(Unavailable, match="its time is in the future"):
+        site.check()
 
 
 def test_expiry_by_trusted_time(site):

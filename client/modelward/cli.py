@@ -413,7 +413,7 @@ def _status(options: argparse.Namespace) -> ExitCode:
             "timestamp": floors.timestamp.version if floors.timestamp else None,
             "snapshot": floors.snapshot.version if floors.snapshot else None,
             "releases": dict(floors.releases),
-            "time": strict.rfc3339(floors.time) if floors.time else None,
+            "time": strict.rfc3339(floors.time.at) if floors.time else None,
         },
         "log": memory.to_dict() if memory else None,
         "last": ended,

@@ -26,7 +26,7 @@ from modelward.formats.tlog_proof import TimestampProof
 from modelward.install.log_state import Kept, LogStore
 from modelward.trust import log
 from modelward.trust.log import NeedsTiles, Verified
-from modelward.trust.repository import Cache, Fetcher
+from modelward.trust.repository import TOP_LEVEL, Cache, Fetcher
 from modelward.trust.split_view import SplitView
 
 
@@ -56,11 +56,14 @@ class Logged:
         )
 
 
-def check(cache: Cache, device: Device, fetcher: Fetcher, log_url: str) -> Logged | None:
+def check(
+    cache: Cache, policy: LogPolicy | None, device: Device, fetcher: Fetcher, log_url: str
+) -> Logged | None:
     """Take what gate 3 verified through gate 4. What it proves is kept before this returns.
 
     Args:
         cache: The metadata that was just verified.
+        policy: The log that its root names; see `policy_of`.
         device: The device.
         fetcher: Fetches tiles, where the device is too far behind to do without.
         log_url: Where the log is, with a final slash.
@@ -73,7 +76,6 @@ def check(cache: Cache, device: Device, fetcher: Fetcher, log_url: str) -> Logge
         SplitView: The log contradicts what this device saw, now or before; the evidence is kept.
         Unavailable: There is no proof, too few witnesses cosigned, or tiles cannot be had.
     """
-    policy = policy_of(cache.root())
     state = device.log.load()
     if policy is None:
         _check_never_logged(state)
@@ -133,7 +135,8 @@ class _Shown:
             None if value is None else TimestampProof.parse(value),
             leaf,
             policy,
-            timestamp.expires,
+            # No witness can push this clock beyond what roles kept offline signed for.
+            min(cache.read(role).signed.expires for role in TOP_LEVEL),
             _root_before(cache, root.version),
         )
 

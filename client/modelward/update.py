@@ -7,7 +7,7 @@ is not built yet; the README says so.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from modelward.formats import channel as channels
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.channel import Channel
-from modelward.formats.floors import Floors
+from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Blob, Release
 from modelward.install import fsops
@@ -33,6 +33,7 @@ from modelward.trust import policy as trust_policy
 from modelward.trust.repository import Repository
 from modelward.trust.supply_chain import Attested
 
+NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
 SMALL_FILE = 4 << 20  # bytes: the most that a file read by gate 8 may have
 
 
@@ -125,11 +126,8 @@ def update(
         installed = device.slots.installed()
         floors = device.floors.load()
 
-        # 2. Clock: no earlier than witnesses of the log said that it is.
+        # 2. Clock: this device's own; what witnesses of the log say of it is judged below.
         system = device.clock()
-        now = clock.trusted(system, floors.time)
-        if now > system:
-            watch.passed(Gate.CLOCK, f"this clock is behind: it is {strict.rfc3339(now)} or later")
 
         # 3. Metadata: which repository state is current?
         repository = Repository(
@@ -141,18 +139,19 @@ def update(
             floors=floors,
         )
         repository.refresh()
-        if now > system:
-            repository.judge_expiry_by(now)
+        policy = ledger.policy_of(repository.cache.root())
+        passed = clock.holding(floors.time, policy)
+        now = _trusted_time(repository, system, passed, watch)
         watch.passed(Gate.METADATA, _metadata_detail(repository, now))
 
         # 4. Log: was this device shown what everybody is shown?
-        logged = ledger.check(repository.cache, device, http, origin.log_url)
-        passed = clock.raised(floors.time, logged.verified.time if logged else None)
+        logged = ledger.check(repository.cache, policy, device, http, origin.log_url)
         if logged is not None:
             watch.passed(Gate.LOG, logged.detail)
-            now = clock.trusted(system, passed)
-            if now > system:
-                repository.judge_expiry_by(now)
+            before = passed
+            passed = clock.raised(before, logged.verified.time, logged.verified.state.log)
+            if passed != before:
+                now = _trusted_time(repository, system, passed, watch)
         fleet = _fleet_policy(repository)
 
         # 5. Channel: which version is meant for this device now?
@@ -390,6 +389,18 @@ class _Visit:
                         f"{found[component].release.version}",
                         f"release a {model} for the new {component} too",
                     )
+
+
+def _trusted_time(
+    repository: Repository, system: datetime, floor: TimeFloor | None, watch: Watch
+) -> datetime:
+    """Gate 2: return the time to go by. If the clock is behind, judge all expiry anew by it."""
+    now = clock.trusted(system, floor)
+    if now - system > NOTABLE:
+        watch.passed(Gate.CLOCK, f"this clock is behind: it is {strict.rfc3339(now)} or later")
+    if now > system:
+        repository.judge_expiry_by(now)
+    return now
 
 
 def _fleet_policy(repository: Repository) -> FleetPolicy:

@@ -36,6 +36,20 @@ class RoleFloor:
 
 
 @dataclass(frozen=True)
+class TimeFloor:
+    """A time that has certainly passed: a quorum of a log's witnesses said so.
+
+    Attributes:
+        at: The time.
+        log: Digest of that log's key. The floor holds for as long as root names that log:
+            witnesses whose keys were stolen may have said anything.
+    """
+
+    at: datetime
+    log: str
+
+
+@dataclass(frozen=True)
 class Floors:
     """Everything that may only rise.
 
@@ -45,7 +59,7 @@ class Floors:
         snapshot: Newest snapshot acted upon, or None.
         listed: Version of every targets role, as that snapshot lists it.
         releases: Per model, the counter of the newest release installed.
-        time: A time that has certainly passed: witnesses of the log said so; or None.
+        time: What time it is at least, or None.
     """
 
     root: int = 0
@@ -53,7 +67,7 @@ class Floors:
     snapshot: RoleFloor | None = None
     listed: Mapping[str, int] = field(default_factory=dict)
     releases: Mapping[str, int] = field(default_factory=dict)
-    time: datetime | None = None
+    time: TimeFloor | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> "Floors":
@@ -73,7 +87,7 @@ class Floors:
             snapshot=_role(body, "snapshot"),
             listed=_integers(body.fields("listed")),
             releases=_integers(body.fields("releases")),
-            time=body.time("time") if body.has("time") else None,
+            time=_time(body),
         )
 
     def to_bytes(self) -> bytes:
@@ -86,7 +100,7 @@ class Floors:
             "releases": dict(self.releases),
         }
         if self.time is not None:
-            body["time"] = strict.rfc3339(self.time)
+            body["time"] = {"at": strict.rfc3339(self.time.at), "log": self.time.log}
         return strict.dump({"schema": SCHEMA, "sha256": _checksum(body), "floors": body})
 
 
@@ -101,6 +115,13 @@ def _role(fields: strict.Fields, name: str) -> RoleFloor | None:
     return RoleFloor(
         role.integer("version", least=1), role.sha256("sha256"), frozenset(role.texts("signers"))
     )
+
+
+def _time(body: strict.Fields) -> TimeFloor | None:
+    if not body.has("time"):
+        return None
+    fields = body.fields("time")
+    return TimeFloor(fields.time("at"), fields.sha256("log"))
 
 
 def _role_dict(floor: RoleFloor | None) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from modelward.formats.strict import MAX_INT
 MAX_ROOTS = 4096
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
-_TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
+TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 logging.getLogger("tuf").setLevel(logging.ERROR)
 
@@ -108,7 +108,7 @@ class Cache:
         """
         try:
             root = self.root()
-            for name in _TOP_LEVEL:
+            for name in TOP_LEVEL:
                 yield _state(name, self.read(name), root)
             targets = cast("Targets", self.read(Targets.type).signed)
             delegated = targets.delegations.roles if targets.delegations else None
@@ -190,7 +190,7 @@ class Repository:
             Refused: A top-level role has expired by then (attack row 4).
         """
         self._now = now
-        for role in _TOP_LEVEL:
+        for role in TOP_LEVEL:
             self._check_expiry(role)
 
     def target(self, path: str, cap: int | None = None) -> bytes | None:
