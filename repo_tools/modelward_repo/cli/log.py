@@ -243,7 +243,7 @@ def prove(
 
     \b
         modelward-repo log prove meter-reader/1.2.0 -o release.tlog-proof --documents proof
-        modelward verify-proof release.tlog-proof --root root.json proof/*
+        modelward verify-proof release.tlog-proof proof/* --root root.json
     """
     model, slash, version = release.partition("/")
     where = url or (str(repository) if repository else None)

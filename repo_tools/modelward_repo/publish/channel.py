@@ -73,6 +73,7 @@ def set_version(storage: Storage, offer: Offer, keys: ChannelKeys, now: datetime
     Raises:
         UsageError: There is no such channel or release, or the channel has revoked it.
         Refused: A device would refuse the result.
+        Waiting: It is logged, but too few witnesses cosigned; the channel is as it was.
     """
     with storage.lock():
         staging = Staging.of(storage, now)
@@ -80,6 +81,7 @@ def set_version(storage: Storage, offer: Offer, keys: ChannelKeys, now: datetime
         release = _release(staging, offer.model, offer.version)
         old = document.models.get(offer.model)
         if old and old.version == offer.version:
+            staging.resume(keys.online)
             return Moved(old, old.version, backwards=False)
         if old and offer.version in old.revoked:
             raise UsageError(

@@ -88,12 +88,8 @@ def resume(storage: Storage, online: Online, now: datetime, patience: float | No
     """
     with storage.lock(patience):
         staging = Staging.of(storage, now)
-        if not staging.waiting:
-            return False
-        staging.finish(online, snapshot=False)
-        with staging.as_device():
-            staging.commit()
-    return True
+        staging.resume(online)
+    return staging.waiting
 
 
 def half_life(staging: Staging, role: str) -> datetime:

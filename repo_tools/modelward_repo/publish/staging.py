@@ -263,6 +263,19 @@ class Staging:
         expires = self._expires("timestamp")
         self._timestamp_file = tuf.sign(timestamp, version, expires, online.timestamp)
 
+    def resume(self, online: Online) -> None:
+        """Publish what waits, if anything does. The caller holds the storage's lock.
+
+        Raises:
+            Waiting: Too few witnesses cosigned; it still waits.
+            Refused: A device would refuse the result.
+            StorageError: Something could not be written.
+        """
+        if self.waiting:
+            self.finish(online, snapshot=False)
+            with self.as_device():
+                self.commit()
+
     def fetch(self, url: str, limit: int) -> bytes:
         """Return a file as a server would, once the change were published.
 
