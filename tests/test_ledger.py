@@ -470,6 +470,15 @@ def test_evidence_is_capped_and_a_proof_is_not_crowded_out(site):
     assert store.load() == seen
 
 
+def test_alarm_outlives_a_damaged_cache(site):
+    site.served.prove(fork(site.served, 10, 20))
+    lied_to(site, reason="other than the one")
+    cached = site.device.cache / "root.json"
+    for damage in (lambda: cached.write_bytes(bytes(100)), cached.unlink):
+        damage()
+        assert len(log_memory.remember(site.device).alarms) == 1
+
+
 def test_full_disk_does_not_hide_the_lie(site, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

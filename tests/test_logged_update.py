@@ -4,6 +4,8 @@ What is refused is in tests/attacks/test_log.py, what gate 4 does alone in tests
 """
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -21,7 +23,7 @@ from modelward_repo.publish.refresh import refresh, resume
 from tests.simulator.ledger import WITNESSES, LoggedWorld, LogThief, Witnesses
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Server
-from tests.simulator.world import MODEL, Done, World, now
+from tests.simulator.world import MODEL, Done, World, clean_environment, now
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,19 @@ def client(world: LoggedWorld, server: Server) -> Client:
 
 def size(client: Client) -> int:
     return client("status").json["log"]["size"]
+
+
+def publisher(*arguments: str) -> Done:
+    """Run a command of whoever publishes or audits."""
+    done = subprocess.run(
+        [sys.executable, "-m", "modelward_repo", *arguments],
+        env=clean_environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def served_proof(world: World) -> TlogProof:
@@ -233,6 +248,9 @@ def test_evidence(world, client, tmp_path):
     assert client("evidence", "export", "--to", str(path)).code == ExitCode.DONE
     assert path.read_text() == printed
     assert client("evidence", "export", "0" * 16).code == ExitCode.USAGE
+    judged = publisher("log", "judge", str(path))
+    assert judged.code == ExitCode.REFUSED
+    assert "split view: the log models.example/log signed two different trees of 7" in judged.out
 
 
 def test_gossip(world, client, server):
@@ -302,6 +320,23 @@ def test_verify_proof(world, proof):
     assert (told["outcome"], told["index"], told["size"]) == ("proven", 6, 7)
     assert set(told["cosigned"]) == set(WITNESSES)
     assert set(verify(world, proof, *way(world)).json["documents"]) == set(map(str, way(world)))
+
+
+def test_proof_that_the_publisher_made(world, tmp_path):
+    path, folder = tmp_path / "release.tlog-proof", tmp_path / "proof"
+    repository = str(world.repository)
+    options = ("-r", repository, "-o", str(path), "--documents", str(folder))
+    made = publisher("log", "prove", f"{MODEL}/1.0.0", *options)
+    assert made.code == ExitCode.DONE, made
+    documents = sorted(folder.iterdir())
+    assert [each.name for each in documents] == [
+        f"model-{MODEL}.json",
+        "release.json",
+        "root.json",
+        "snapshot.json",
+    ]
+    done = verify(world, path, *documents, way(world)[-1])
+    assert done.code == ExitCode.DONE, done
 
 
 def test_verify_proof_needs_no_device(world, proof):

@@ -237,13 +237,12 @@ def _check_never_logged(state: LogState | None) -> None:
 def _check_nothing_pending(store: LogStore, policy: LogPolicy) -> None:
     """A log that was proven to lie is not believed again, whatever it shows next."""
     for kept in store.evidence():
-        if is_pending(kept, policy):
+        if is_pending(kept, log_digest(policy.vkey)):
             raise SplitView(
                 f"this device keeps evidence {kept.name}: {kept.judgement.reason}", kept.evidence
             )
 
 
-def is_pending(kept: Kept, policy: LogPolicy | None) -> bool:
-    """Tell whether evidence proves that the log which root names now is not honest."""
-    same = policy is not None and log_digest(policy.vkey) == log_digest(kept.evidence.policy.vkey)
-    return same and kept.judgement.proven
+def is_pending(kept: Kept, log: str | None) -> bool:
+    """Tell whether evidence proves that a log, by the digest of its key, is not honest."""
+    return kept.judgement.proven and log_digest(kept.evidence.policy.vkey) == log

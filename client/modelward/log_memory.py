@@ -41,9 +41,16 @@ class Memory:
     evidence: tuple[Kept, ...]
 
     @property
+    def log(self) -> str | None:
+        """Which log is believed: as root says or, where that cannot be read, as remembered."""
+        if self.policy is not None:
+            return log_digest(self.policy.vkey)
+        return self.state.log if self.state else None
+
+    @property
     def alarms(self) -> tuple[Kept, ...]:
         """Evidence that the log is not honest, and no root has named another one since."""
-        return tuple(kept for kept in self.evidence if is_pending(kept, self.policy))
+        return tuple(kept for kept in self.evidence if is_pending(kept, self.log))
 
     def to_dict(self) -> dict[str, Any] | None:
         """Return what is known as a JSON object, or None for a device without a log."""
@@ -60,7 +67,7 @@ class Memory:
             },
             "quorum": self.policy.to_dict()["quorum"] if self.policy else None,
             "evidence": [
-                kept_dict(kept) | {"alarm": is_pending(kept, self.policy)} for kept in self.evidence
+                kept_dict(kept) | {"alarm": is_pending(kept, self.log)} for kept in self.evidence
             ],
         }
 
@@ -77,7 +84,7 @@ class Memory:
                 f"by {cosigned or 'nobody'} (needed: {self.policy.quorum or log_policy.NONE})"
             )
         told += [
-            f"{'ALARM' if is_pending(kept, self.policy) else 'kept'}: evidence {kept.name} "
+            f"{'ALARM' if is_pending(kept, self.log) else 'kept'}: evidence {kept.name} "
             f"against {kept.evidence.policy.origin}: {kept.judgement.reason}"
             for kept in self.evidence
         ]

@@ -19,7 +19,7 @@ from modelward_repo.roles.policy import CHANNELS
 from tests.attacks.scene import Record, Scene
 from tests.simulator.ledger import LOG, ORIGIN, LoggedWorld, LogThief, Witnesses
 from tests.simulator.log import Log, leaf
-from tests.simulator.server import Server, status
+from tests.simulator.server import Endless, Server, status
 from tests.simulator.thief import PUBLISHER, SERVER, TIMESTAMP, poison, restore
 from tests.simulator.world import World, now
 
@@ -145,6 +145,18 @@ def test_clock_set_back_and_a_role_withheld(scene: LogScene) -> None:
     staging.finish(scene.world.online())
     staging.commit()
     scene.refused_at(Gate.CLOCK, "channels expired at")
+
+
+# --- 7: endless data
+
+
+@pytest.mark.attack(7)
+def test_endless_tile(scene: LogScene) -> None:
+    """The device is far behind, and a tile of the log never ends."""
+    scene.world.log_anew(17)
+    scene.server.lie("/log/", Endless())
+    scene.unavailable_at(Gate.LOG, "sends more than")
+    assert scene.poured < 64 << 20
 
 
 # --- 17: split view
