@@ -234,7 +234,7 @@ def to_svg(explanation: Explanation) -> str:
     return _document(width, _TOP + max(rows, 1) * _STEP_Y + 30, boxes, arrows, explanation)
 
 
-_MARGIN, _TOP, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 168, 204, 124, 170, 96
+_MARGIN, _TOP, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 184, 204, 124, 170, 96
 
 
 def _columns(chain: Chain) -> list[list[StepRecord]]:
