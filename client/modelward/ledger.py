@@ -106,8 +106,10 @@ def policy_of(root: Root) -> LogPolicy | None:
 
 def keep(device: Device, evidence: LogEvidence) -> None:
     """Keep evidence against the log, and let no fast path hide it."""
-    fastpath.forget(device.config.state)
-    with contextlib.suppress(OSError):  # a full disk must not turn a refusal into another error
+    # A disk that is full or read-only must not turn a refusal into another error.
+    with contextlib.suppress(OSError):
+        fastpath.forget(device.config.state)
+    with contextlib.suppress(OSError):
         device.log.keep(evidence)
 
 
