@@ -42,12 +42,28 @@ root_option = click.option(
 )
 
 
-@click.group()
-def log() -> None:
-    """Write, audit and watch the transparency log of a repository.
+class _HistoryByDefault(click.Group):
+    """A group that shows the history of signatures unless a command of the log is named."""
 
-    What a repository publishes is first recorded in a log that only grows, and that witnesses
-    have seen: nobody can then be shown something that others are not.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read `log [ROLE]...` as `log history [ROLE]...`."""
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["history", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=_HistoryByDefault)
+def log() -> None:
+    """Show who signed what; write, audit and watch the transparency log.
+
+    Without a command: who signed what, and about when, from the metadata itself (`log history`).
+
+    The transparency log holds what a repository publishes: it only grows, and witnesses have seen
+    it, so that nobody can be shown something that others are not.
+
+    \b
+        modelward-repo log root targets --repository my-repo
+        modelward-repo log verify https://models.example.com --root root.json
     """
 
 
