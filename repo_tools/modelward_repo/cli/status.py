@@ -80,8 +80,11 @@ def status(ics: str | None, repository: Path, keys: Path) -> int:
             return urgency.value
         replace_file(Path(ics), text.encode())
     _show(found, urgency, now)
+    if staging.waiting:
+        options.say("\nA change is logged and waits for witnesses: modelward-repo log publish")
     options.result(
         {
+            "waiting": staging.waiting,
             "ok": urgency is Urgency.FINE,
             "urgency": urgency.name.lower(),
             "exit_code": urgency.value,

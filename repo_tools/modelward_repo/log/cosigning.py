@@ -82,9 +82,10 @@ def post(url: str, body: bytes, seconds: float) -> tuple[int, bytes]:
     Raises:
         Unavailable: No answer, or too long a one.
     """
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=seconds)
         try:
             headers = {"Content-Type": "text/plain; charset=utf-8", "User-Agent": "modelward-repo"}

@@ -203,7 +203,8 @@ class _Documents:
             yield Event(index, f"the role {role} is gone", alarm=True)
         for role in changed:
             was = before.targets(role).targets if role in before.roles else {}
-            yield from self._targets(role, was, index)
+            events = list(self._targets(role, was, index))
+            yield from events or [Event(index, f"{role}: signed anew")]
         if not changed and self.leaf.root == before.leaf.root:
             yield Event(index, f"signed anew: {self._versions()}")
 

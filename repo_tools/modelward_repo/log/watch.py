@@ -76,9 +76,10 @@ class Monitor:
 
 
 def _post(url: str, body: dict[str, object]) -> None:
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
+        parts = urlsplit(url)
+        secure = parts.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=SECONDS)
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")

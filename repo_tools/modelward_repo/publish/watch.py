@@ -99,12 +99,12 @@ class Watch:
         try:
             staging = Staging.of(self.storage, now)
             times = due(staging, self.roles)
-            self._deadline = self._first_expiry(staging)
-            if min(times.values()) <= now:
+            self._deadline = self._first_expiry(now)
+            if min(times.values()) <= now or staging.waiting:
                 self._sign_anew(now, times)
                 staging = Staging.of(self.storage, now)
                 times = due(staging, self.roles)
-                self._deadline = self._first_expiry(staging)
+                self._deadline = self._first_expiry(now)
             self._warn(staging, now)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try may find it mended
             return self._failed(error, now)
@@ -123,6 +123,12 @@ class Watch:
             Kind.SIGNED,
             f"signed anew: {', '.join(signed)}; next is {role} at {strict.rfc3339(after[role])}",
         )
+        if Staging.of(self.storage, now).waiting:
+            self._say(
+                Kind.ATTENTION,
+                "a change is logged and waits for witnesses: `modelward-repo log publish` says "
+                "whose cosignatures are missing; what was published before stays in force",
+            )
 
     def _failed(self, error: Exception, now: datetime) -> float:
         """Say what is wrong, and return for how many seconds to wait before the next try."""
@@ -160,11 +166,11 @@ class Watch:
                 self._reminded[name] = now
                 self._say(Kind.ATTENTION, attention(item, now))
 
-    @staticmethod
-    def _first_expiry(staging: Staging) -> datetime:
+    def _first_expiry(self, now: datetime) -> datetime:
+        published = Staging.published(self.storage, now)
         signed = [
-            staging.snapshot.signed,
-            *([staging.timestamp.signed] if staging.timestamp else []),
+            published.snapshot.signed,
+            *([published.timestamp.signed] if published.timestamp else []),
         ]
         return min(item.expires for item in signed)
 

@@ -245,3 +245,39 @@ def test_a_leaf_names_what_is_archived(logged: Logged) -> None:
     leaf = Leaf.parse(last_entry(storage, logged.size()) or b"")
     archived = storage.read(f"log/archive/{leaf.root.sha256[:2]}/{leaf.root.sha256}")
     assert archived == storage.read("metadata/1.root.json")
+
+
+def test_status_and_the_watch_tell_of_what_waits(logged: Logged) -> None:
+    from modelward_repo.publish.watch import Line, Watch  # noqa: PLC0415
+
+    assert logged.site.run("status", "--json").json["waiting"] is False
+    logged.hosts.down |= {"w1", "w2"}
+    logged.site.run("refresh", "channels")
+    assert logged.site.run("status", "--json").json["waiting"] is True
+    assert "waits for witnesses" in logged.site.run("status").out
+    storage = LocalStorage(logged.directory)
+    online = online_signers(
+        Staging.of(storage, datetime.now(UTC)), logged.site.keys, lambda _path: b""
+    )
+    told: list[Line] = []
+    rounds = 0
+
+    def sleep(_seconds: float) -> bool:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            assert any("waits for witnesses" in line.text for line in told)
+            logged.hosts.down.clear()
+        return rounds == 3
+
+    Watch(
+        storage=storage,
+        sign=lambda now, _wanted: refresh(storage, online, now),
+        roles=(),
+        clock=lambda: datetime.now(UTC).replace(microsecond=0),
+        sleep=sleep,
+        tell=told.append,
+    ).run()
+    assert leaf_waiting(logged) is None
+    # Once it is published, there is nothing more to sign for hours.
+    assert len([line for line in told if line.kind == "signed"]) == 2
