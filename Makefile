@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo drill test attacks interop fuzz lint typecheck format lock clean
+.PHONY: help setup bench demo drill test attacks interop fuzz lint typecheck format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ attacks: $(INSTALLED) ## Run the attack gallery and print its table
 
 interop: $(INSTALLED) .venv-interop/.installed ## Check against other implementations
 	MODEL_SIGNING=.venv-interop/bin/model_signing $(BIN)/pytest tests/interop -n $(JOBS) $(ARGS)
+
+bench: $(INSTALLED) ## Measure, beside peers and limits; writes docs/benchmarks.md
+	$(BIN)/python -m tests.bench.ledger
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)

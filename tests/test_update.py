@@ -5,6 +5,8 @@ What is refused, and why, is in tests/attacks/; what each module does alone, in 
 
 import platform
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -186,6 +188,17 @@ def test_going_back_is_refused(world, client):
     world.offer("0.9.0")
     assert "counter" in refused_at(client("update"), Gate.RELEASE)
     assert world.read_model()[0] == "1.0.0"
+
+
+def test_reader_that_goes_away_does_not_stop_the_update(world, server):
+    world.publish("1.1.0")
+    arguments = [sys.executable, "-m", "modelward", "update", "--state", str(world.device)]
+    arguments += ["--repository", server.url]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(60) == ExitCode.DONE, process.stderr.read()
+    process.stderr.close()
+    assert world.read_model()[0] == "1.1.0"
 
 
 # --- several models

@@ -571,9 +571,15 @@ class _Terminal:
 
     def passed(self, gate: Gate, detail: str) -> None:
         self.end()
-        if not self._quiet:
+        if self._quiet:
+            return
+        try:
             sys.stdout.write(f"{gate}: {detail}\n")
             sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody reads any more (`| head`): that must not stop an update half-way.
+            self._quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def fetching(self, received: int, total: int) -> None:
         if self._bar and total:

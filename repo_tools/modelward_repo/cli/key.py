@@ -42,7 +42,13 @@ def key() -> None:
 
 @key.command()
 @_NAME
-@click.option("--plaintext", is_flag=True, help="Leave it unencrypted. For tests and demos only.")
+@click.option(
+    "--plaintext",
+    "--plaintext-keys",
+    "plaintext",
+    is_flag=True,
+    help="Leave it unencrypted. For tests and demos only.",
+)
 @click.option(
     "--scheme",
     type=click.Choice(private.SCHEMES),
