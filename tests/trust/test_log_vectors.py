@@ -1,4 +1,4 @@
-"""Our own readable vectors of a small log: they pass on every version, and without /work/shared."""
+"""Our own readable vectors of a small log: they pass on every version, and need no other folder."""
 
 import json
 from datetime import UTC, datetime

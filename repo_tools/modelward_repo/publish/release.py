@@ -9,8 +9,8 @@ from pathlib import Path
 
 from securesystemslib.signer import Signer
 
-from modelward import update
 from modelward.errors import FormatError, Gate, UsageError
+from modelward.examine import examine
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.policy import FleetPolicy
@@ -185,7 +185,7 @@ def _judge(
     staging.finish(keys.online)
     with staging.as_device() as repository:
         fleet = FleetPolicy.parse(repository.target(FleetPolicy.TARGET, policies.CAP) or b"")
-        examined = update.examine(
+        examined = examine(
             repository,
             fleet,
             request.model,
