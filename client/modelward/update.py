@@ -138,7 +138,7 @@ def update(
                 running=installed.active[model].version if model in installed.active else None,
                 device_id=device.config.device_id,
                 labels=device.config.labels,
-                now=now,
+                now=now.astimezone(),  # maintenance windows are local
             )
             for model in (models or device.config.models or sorted(channel.models))
         }

@@ -68,7 +68,6 @@ def test_unknown_model():
         ((Stage(MILLION),), {}, START - HOUR, False),
         ((Stage(MILLION),), {"halted": True}, START, False),
         ((Stage(MILLION),), {"halted": True, "urgent": True}, START, False),
-        ((Stage(MILLION),), {"windows": ("02:00-03:00",)}, START, True),  # not built yet: ignored
         ((Stage(0),), {}, START, False),
         ((), {}, START, False),
         ((Stage(MILLION, after=HOUR),), {}, START, False),
@@ -89,6 +88,34 @@ def test_stage(stages, changes, now, reached):
     assert ask(entry, running="1", labels={"site": "a"}, now=now).version == (
         "2" if reached else None
     )
+
+
+@pytest.mark.parametrize(
+    ("windows", "clock", "switches"),
+    [
+        (("02:00-05:00",), "02:00", True),
+        (("02:00-05:00",), "04:59", True),
+        (("02:00-05:00",), "05:00", False),
+        (("02:00-05:00",), "01:59", False),
+        (("23:00-01:00",), "23:30", True),
+        (("23:00-01:00",), "00:59", True),
+        (("23:00-01:00",), "01:00", False),
+        (("02:00-03:00", "12:00-13:00"), "12:30", True),
+        (("02:00-03:00", "12:00-13:00"), "11:30", False),
+        (("02:00-02:00",), "02:00", False),
+    ],
+)
+def test_maintenance_windows(windows, clock, switches):
+    hour, minute = map(int, clock.split(":"))
+    now = (START + 24 * HOUR).replace(hour=hour, minute=minute)
+    entry = Entry("2", previous="1", rollout=rollout(Stage(MILLION), windows=windows))
+    decision = ask(entry, running="1", now=now)
+    assert decision.version == ("2" if switches else None)
+    assert switches or "waits for a maintenance window" in decision.reason
+    assert ask(entry, now=now).version == "2"  # with nothing to interrupt there is no waiting
+    assert ask(entry, running="2", now=now).version == "2"
+    urgent = rollout(Stage(MILLION), windows=windows, urgent=True)
+    assert ask(Entry("2", rollout=urgent), running="1", now=now).version == "2"
 
 
 def test_ppm_is_a_strict_bound():

@@ -52,7 +52,7 @@ def decide(  # noqa: PLR0913 - all of them, and nothing else, decide
         running: The version it runs, or None.
         device_id: The device's id.
         labels: The device's labels.
-        now: Trusted time.
+        now: Trusted time, in the device's own time zone: maintenance windows are local.
 
     Raises:
         Refused: The channel says nothing of the model.
@@ -68,6 +68,9 @@ def decide(  # noqa: PLR0913 - all of them, and nothing else, decide
     if entry.rollout is None:
         return Decision(entry.version, f"{channel.name} offers {entry.version} to every device")
     open_to_us = _stage_reason(entry.rollout, device_id, labels, now)
+    if open_to_us and running not in (None, entry.version) and _must_wait(entry.rollout, now):
+        windows = ", ".join(entry.rollout.windows)
+        return Decision(None, f"{entry.version} waits for a maintenance window ({windows})")
     if open_to_us:
         return Decision(entry.version, open_to_us)
     return _before_our_stage(entry, running)
@@ -81,6 +84,21 @@ def _before_our_stage(entry: Entry, running: str | None) -> Decision:
         # Never to nothing: a device keeps what it has (attack row 31).
         return Decision(None, f"{entry.version} is not for this device yet, and nothing else is")
     return Decision(fallback, f"until the rollout of {entry.version} reaches this device")
+
+
+def _must_wait(rollout: Rollout, now: datetime) -> bool:
+    """Tell whether a device that runs something must not switch at this time of day."""
+    if rollout.urgent or not rollout.windows:
+        return False
+    clock = now.strftime("%H:%M")
+    return not any(_inside(clock, *window.split("-")) for window in rollout.windows)
+
+
+def _inside(clock: str, begin: str, end: str) -> bool:
+    """Tell whether a time lies in a window, its end excluded; it may reach over midnight."""
+    if begin <= end:
+        return begin <= clock < end
+    return clock >= begin or clock < end
 
 
 def _stage_reason(
