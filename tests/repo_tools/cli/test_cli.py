@@ -1,10 +1,7 @@
 import json
 import os
-import pty
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -14,6 +11,7 @@ from modelward.errors import ExitCode
 from modelward_repo import cli
 from modelward_repo.roles import keys as key_module
 from tests.repo_tools.site import MINIMAL, Site, run
+from tests.repo_tools.terminal import at_terminal
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -196,32 +194,6 @@ def test_a_passphrase_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "cannot be read" in site.run("refresh", "--passphrase-file", secret).err
 
 
-def at_terminal(args: list[str], answers: list[str], env: dict[str, str]) -> tuple[int, str]:
-    """Run a command at a terminal of its own, answering its prompts."""
-    child, terminal = pty.fork()
-    if not child:
-        os.execve(
-            sys.executable, [sys.executable, "-m", "modelward_repo", *args], {**os.environ, **env}
-        )
-    shown = b""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 0.1)[0]:
-            continue
-        try:
-            piece = os.read(terminal, 4096)
-        except OSError:  # the terminal is gone with its last user
-            break
-        if not piece:
-            break
-        shown += piece
-        if shown.endswith(b": ") and answers:
-            os.write(terminal, answers.pop(0).encode() + b"\n")
-    _, status = os.waitpid(child, 0)
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode()
-
-
 def test_a_passphrase_is_asked_for_once_and_not_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,23 +203,27 @@ def test_a_passphrase_is_asked_for_once_and_not_shown(
     site = Site(tmp_path / "repo", tmp_path / "keys")
     args = ("--policy", MINIMAL, "--passphrase-file", secret)
     assert site.run("init", site.directory, *args).code == 0
-    code, shown = at_terminal(["refresh", "channels"], [PASSPHRASE], site.env)
+    session = at_terminal(["refresh", "channels"], [PASSPHRASE], site.env)
+    code, shown = session.code, session.shown
     assert code == 0, shown
     assert shown.count("Passphrase for") == 1
     assert PASSPHRASE not in shown
     assert "Signed anew: channels, snapshot, timestamp." in shown
-    code, shown = at_terminal(["refresh"], ["wrong"], site.env)
+    session = at_terminal(["refresh"], ["wrong"], site.env)
+    code, shown = session.code, session.shown
     assert code == ExitCode.USAGE
     assert "wrong passphrase" in shown
 
 
 def test_new_keys_are_encrypted_with_what_is_typed_twice(tmp_path: Path) -> None:
     args = ["key", "create", "alice/root", "--keys", str(tmp_path / "keys")]
-    code, shown = at_terminal(args, [PASSPHRASE, "something else"], {})
+    session = at_terminal(args, [PASSPHRASE, "something else"], {})
+    code, shown = session.code, session.shown
     assert code == ExitCode.USAGE
     assert "the two passphrases differ" in shown
     assert not (tmp_path / "keys").exists()
-    code, shown = at_terminal(args, [PASSPHRASE, PASSPHRASE], {})
+    session = at_terminal(args, [PASSPHRASE, PASSPHRASE], {})
+    code, shown = session.code, session.shown
     assert code == 0
     assert "(encrypted)" in shown
     assert PASSPHRASE not in shown
