@@ -1,5 +1,7 @@
 """Settings: one file, environment over it, flags over both."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,11 +10,11 @@ from modelward.config import (
     DEFAULT_STATE,
     FILE,
     Config,
-    check_repository,
     from_settings,
     load,
     state_directory,
 )
+from modelward.config.address import check_repository
 from modelward.errors import UsageError
 from tests.formats import strategies
 
@@ -50,7 +52,7 @@ def state(tmp_path):
 def test_what_is_written_is_read_back(tmp_path_factory, config: Config):
     state = tmp_path_factory.getbasetemp()
     (state / FILE).write_text(config.to_toml(), "utf-8")
-    assert load(state, {}) == from_settings(state, {**vars(config)})
+    assert load(state, {}) == replace(config, state=state)
 
 
 @pytest.mark.parametrize("text", ["😀", 'a"b', "a\\b", "#", "é", "a = b", "[x]", "'''"])

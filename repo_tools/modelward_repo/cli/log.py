@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from modelward.config import check_repository
+from modelward.config.address import check_repository
 from modelward.errors import ExitCode, FormatError, Unavailable, UsageError
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.log_policy import LogPolicy

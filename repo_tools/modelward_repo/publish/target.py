@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote
 
-from modelward.config import check_repository
+from modelward.config.address import check_repository
 from modelward.errors import NotFound, TooLong, UsageError
 from modelward.trust.repository import Fetcher, Repository
 from modelward_repo.publish.staging import FIRST_ROOT, TIMESTAMP

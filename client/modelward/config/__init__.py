@@ -8,6 +8,8 @@
 | models      | models        | MODELWARD_MODELS       | MODEL ...        |
 | device id   | device_id     | MODELWARD_DEVICE_ID    | --device-id      |
 | labels      | [labels]      | -                      | -                |
+
+Further tables, such as [transfer], have a module each beside this one.
 """
 
 import json
@@ -16,14 +18,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from modelward.config.address import check_repository
+from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
 from modelward.formats.names import check_name
 
 FILE = "modelward.toml"
 DEFAULT_STATE = Path("/var/lib/modelward")
-_SETTINGS = frozenset(("repository", "channel", "models", "device_id", "labels"))
+_SETTINGS = frozenset(
+    ("repository", "channel", "models", "device_id", "labels", TransferSettings.NAME)
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Config:
         models: The models it wants; empty for all that the channel offers.
         device_id: Its id, which places it in rollouts.
         labels: What it is and where it stands, for rollouts.
+        transfer: Where bytes come from.
     """
 
     state: Path
@@ -45,6 +51,7 @@ class Config:
     channel: str = "stable"
     models: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    transfer: TransferSettings = field(default_factory=TransferSettings)
 
     def to_toml(self) -> str:
         """Return the configuration file's text."""
@@ -135,31 +142,8 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         channel=text("channel", "stable"),
         models=tuple(models),
         labels=labels,
+        transfer=TransferSettings.parse(settings.get(TransferSettings.NAME, {})),
     )
-
-
-def check_repository(url: str) -> str:
-    """Return a repository's address without a final slash.
-
-    Raises:
-        UsageError: It is not an http or https address.
-    """
-    if not _is_address(url):
-        raise UsageError(
-            f"{url!r} is not a repository's address", "it is like https://models.example.com"
-        )
-    return url.rstrip("/")
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        (parts.hostname or "").encode("idna")  # as connecting to it will
-        strange = parts.port == 0 or parts.username is not None or parts.query or parts.fragment
-    except ValueError:
-        return False
-    plain = url.isascii() and url.isprintable() and " " not in url
-    return plain and not strange and parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

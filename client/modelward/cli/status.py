@@ -1,0 +1,89 @@
+"""`modelward status`: what is installed, and how the last update ended."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from modelward.cli.options import command, device_of
+from modelward.cli.terminal import say
+from modelward.errors import ExitCode
+
+if TYPE_CHECKING:
+    from modelward.device import Device
+    from modelward.log_memory import Memory
+
+_HELP = """\
+Show what is installed, what it would fall back to, and how the last update ended. No network.
+
+example:
+  modelward status --json
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    command(commands, "status", _run, "show what is installed", _HELP)
+
+
+def _run(options: argparse.Namespace) -> ExitCode:
+    from modelward.formats import strict  # noqa: PLC0415
+    from modelward.install import last  # noqa: PLC0415
+
+    device = device_of(options)
+    installed = device.slots.installed()
+    floors = device.floors.load()
+    ended = last.read(device.config.state)
+    memory = _log_memory(device)
+    result = {
+        "state": str(device.config.state),
+        "repository": device.config.repository,
+        "channel": device.config.channel,
+        "device_id": device.config.device_id,
+        "generation": installed.number,
+        "models": {
+            model: {
+                "version": slot.version,
+                "counter": slot.counter,
+                "release_sha256": slot.sha256,
+                "previous": installed.previous[model].version
+                if model in installed.previous
+                else None,
+            }
+            for model, slot in installed.active.items()
+        },
+        "floors": {
+            "root": floors.root,
+            "timestamp": floors.timestamp.version if floors.timestamp else None,
+            "snapshot": floors.snapshot.version if floors.snapshot else None,
+            "releases": dict(floors.releases),
+            "time": strict.rfc3339(floors.time.at) if floors.time else None,
+        },
+        "log": memory.to_dict() if memory else None,
+        "last": ended,
+    }
+    lines = [
+        f"device {device.config.device_id}",
+        f"follows {device.config.channel} of {device.config.repository}",
+    ]
+    for model, slot in installed.active.items():
+        fallback = installed.previous.get(model)
+        lines.append(
+            f"  {model} {slot.version} runs"
+            + (f"; {fallback.version} is kept to fall back to" if fallback else "")
+        )
+    if not installed.active:
+        lines.append("  nothing is installed yet: run `modelward update`")
+    lines += memory.lines() if memory else []
+    if ended:
+        reason = f": {ended['reason']}" if ended.get("reason") else ""
+        lines.append(f"last update, {ended['time']}: {ended['outcome']}{reason}")
+    say(options, result, "\n".join(lines))
+    return ExitCode.REFUSED if memory and memory.alarms else ExitCode.DONE
+
+
+def _log_memory(device: "Device") -> "Memory | None":
+    """Return what the device knows of a log, if of any: most of what that needs loads slowly."""
+    if device.log.is_empty():
+        return None
+    from modelward import log_memory  # noqa: PLC0415
+
+    return log_memory.remember(device)

@@ -1,0 +1,140 @@
+"""`modelward update` and `check`: take an update through the gates."""
+
+import argparse
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from modelward.cli.options import command, config_of, device_of
+from modelward.cli.terminal import Terminal, say
+from modelward.errors import ExitCode, Gate, ModelwardError
+
+if TYPE_CHECKING:
+    from modelward.device import Device
+    from modelward.update import Outcome
+
+_UPDATE_HELP = """\
+Bring models up to date. Every gate is named as it is passed; a refusal says which gate, why, and
+what to do next, and leaves the running model alone.
+
+example:
+  modelward update --state /var/lib/modelward meter-reader
+"""
+_CHECK_HELP = """\
+Take an update through gates 1 to 9 and stop there: decide everything, fetch and install nothing.
+
+example:
+  modelward check --json
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    for name, run, summary, text in (
+        ("update", _update, "bring models up to date", _UPDATE_HELP),
+        ("check", _check, "find out what an update would do", _CHECK_HELP),
+    ):
+        added = command(commands, name, run, summary, text)
+        added.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
+        added.add_argument("--repository", metavar="URL", help="another address, this time")
+        added.add_argument("--channel", help="another channel, this time")
+        added.add_argument("--device-id", metavar="ID", help="another id, this time")
+
+
+def _update(options: argparse.Namespace) -> ExitCode:
+    return _run_update(options, only_check=False)
+
+
+def _check(options: argparse.Namespace) -> ExitCode:
+    return _run_update(options, only_check=True)
+
+
+def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
+    if _nothing_new(options):
+        return ExitCode.DONE
+    from modelward import update  # noqa: PLC0415 - each command loads what it needs
+
+    device = device_of(options)
+    watch = Terminal(quiet=options.json)
+    try:
+        outcome = update.update(device, options.models, watch, only_check=only_check)
+    except ModelwardError as error:
+        watch.end()
+        if not only_check:
+            _note(device, error.to_dict())
+        raise
+    watch.end()
+    result = _outcome_dict(outcome, only_check=only_check)
+    if not only_check:
+        _note(device, result)
+    say(options, result, _outcome_text(outcome, only_check=only_check))
+    return ExitCode.DONE
+
+
+def _note(device: "Device", result: Mapping[str, Any]) -> None:
+    """Note how an update ended, if possible: the note must not hide what it is about."""
+    from modelward.install import last  # noqa: PLC0415
+
+    with contextlib.suppress(OSError):
+        last.write(device.config.state, device.clock(), result)
+
+
+def _nothing_new(options: argparse.Namespace) -> bool:
+    """Take the fast path of gate 3, before anything slow is loaded."""
+    from modelward import fastpath  # noqa: PLC0415
+    from modelward.install.slots import Slots  # noqa: PLC0415
+    from modelward.install.store import Store  # noqa: PLC0415
+    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
+
+    config = config_of(options)
+    with Http(Patience(tries=1)) as http:
+        if not fastpath.nothing_new(config, options.models, datetime.now(UTC), http):
+            return False
+    active = Slots(config.state, Store(config.state / "store")).installed().active
+    running = {model: slot.version for model, slot in active.items()}
+    result = {
+        "outcome": "unchanged",
+        "exit_code": 0,
+        "changes": [],
+        "reasons": dict.fromkeys(running, "the repository has not changed since the last check"),
+        "fetched": 0,
+        "running": running,
+    }
+    say(
+        options,
+        result,
+        f"{Gate.METADATA}: the repository has not changed since the last check\n"
+        f"nothing to do; running: {_running(running)}",
+    )
+    return True
+
+
+def _running(running: Mapping[str, str]) -> str:
+    return ", ".join(f"{model} {version}" for model, version in running.items()) or "nothing"
+
+
+def _outcome_dict(outcome: "Outcome", *, only_check: bool) -> dict[str, Any]:
+    would = "available" if only_check else "updated"
+    return {
+        "outcome": would if outcome.changes else "unchanged",
+        "exit_code": 0,
+        "changes": [
+            {"model": change.model, "before": change.before, "after": change.after}
+            for change in outcome.changes
+        ],
+        "reasons": dict(outcome.reasons),
+        "fetched": outcome.fetched,
+        "running": {model: slot.version for model, slot in outcome.installed.active.items()},
+    }
+
+
+def _outcome_text(outcome: "Outcome", *, only_check: bool) -> str:
+    if not outcome.changes:
+        running = {model: slot.version for model, slot in outcome.installed.active.items()}
+        return f"nothing to do; running: {_running(running)}"
+    verb = "would become" if only_check else "is now"
+    return "\n".join(
+        f"{change.model} {verb} {change.after} (was {change.before or 'not installed'})"
+        for change in outcome.changes
+    )
