@@ -26,9 +26,9 @@ with modelward.open_model("{MODEL}", "device") as model:
     print(json.dumps([model.version, {{path: model.read(path).decode() for path in model}}]))
 """
 LIST = """
-import importlib.metadata, importlib.util, json, sys
+import importlib.metadata, importlib.util, json, re, sys
 print(json.dumps([
-    [d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()],
+    [re.sub("[-_.]+", "-", d.metadata["Name"]).lower() for d in importlib.metadata.distributions()],
     [name for name in sys.argv[1:] if importlib.util.find_spec(name)],
 ]))
 """
