@@ -36,8 +36,8 @@ attacks: $(INSTALLED) ## Run the attack gallery and print its table
 interop: $(INSTALLED) .venv-interop/.installed ## Check against other implementations
 	MODEL_SIGNING=.venv-interop/bin/model_signing $(BIN)/pytest tests/interop -n $(JOBS) $(ARGS)
 
-bench: $(INSTALLED) ## Measure, beside peers and limits; writes docs/benchmarks.md
-	$(BIN)/python -m tests.bench.ledger
+bench: $(INSTALLED) ## Measure, beside peers and limits; writes docs/benchmarks.md; ARGS=name for one
+	$(BIN)/python -m tests.bench $(ARGS)
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)

@@ -1,6 +1,6 @@
 """What the transparency log costs: a device that verifies, a publisher that appends.
 
-    make bench
+    make bench ARGS=ledger
 
 Makes a log of 1,000,000 leaves in memory-backed files and measures beside it, in the same run, what
 cannot be avoided: the signatures alone, and the same append to a log of 1,000 leaves. Writes the
@@ -9,7 +9,6 @@ table between its markers in docs/benchmarks.md.
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -26,14 +25,13 @@ from modelward.formats.tlog_proof import MAX_TAIL, TimestampProof, TlogProof
 from modelward.trust import log as gate
 from modelward_repo.log.writer import LogWriter
 from modelward_repo.storage.local import LocalStorage
+from tests.bench import page
 from tests.simulator import log as simulated
 
 LEAVES = 1_000_000
 SMALL = 1_000
 BEHIND = 15
 RUNS = 200
-PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
-BEGIN, END = "<!-- bench: ledger -->", "<!-- end: ledger -->"
 VKEY, SIGN = simulated.key(simulated.ORIGIN, SignatureType.ED25519)
 MEMORY = Path("/dev/shm")
 
@@ -141,7 +139,7 @@ def measure_writer(storage: CountingStorage) -> dict[str, float]:
     }
 
 
-def main() -> int:
+def main(_arguments: list[str]) -> None:
     """Measure, print, and write the page."""
     memory = str(MEMORY) if MEMORY.is_dir() else None
     with TemporaryDirectory(dir=memory) as place:
@@ -150,31 +148,44 @@ def main() -> int:
         device = measure_device(large)
         one, many = measure_writer(small), measure_writer(large)
     ratio = device["verify"] / device["signatures"]
-    lines = [
-        BEGIN,
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} by `make bench`; medians.",
-        "",
-        f"| A device at {LEAVES:,} leaves, {BEHIND} behind, 3 witnesses | measured | limit |",
-        "|---|---|---|",
-        f"| gate 4, parsing and verifying | {device['verify']:.2f} ms | 1 ms |",
-        f"| the same, against verifying its four Ed25519 signatures alone | {ratio:.2f} x | - |",
-        f"| state that is kept | {device['state']:.0f} bytes | 4,096 bytes |",
-        f"| `x-tlog` in timestamp.json | {device['x-tlog']:.0f} bytes | 16,384 bytes in all |",
-        "",
-        f"| A publisher appends a leaf, makes its proofs | {SMALL:,} leaves | {LEAVES:,} leaves |",
-        "|---|---|---|",
-        f"| time, files in memory | {one['append']:.2f} ms | {many['append']:.2f} ms |",
-        f"| files read | {one['reads']:.0f} | {many['reads']:.0f} |",
-        f"| bytes read | {one['read bytes']:,.0f} | {many['read bytes']:,.0f} |",
-        END,
-    ]
-    print("\n".join(lines[1:-1]))
-    page = PAGE.read_text("utf-8")
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(before + "\n".join(lines) + after, "utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    page.write(
+        "ledger",
+        [
+            page.measured("make bench ARGS=ledger", "medians"),
+            "",
+            *page.table(
+                (
+                    f"A device at {LEAVES:,} leaves, {BEHIND} behind, 3 witnesses",
+                    "measured",
+                    "limit",
+                ),
+                (
+                    ("gate 4, parsing and verifying", f"{device['verify']:.2f} ms", "1 ms"),
+                    ("the same, against its four Ed25519 signatures alone", f"{ratio:.2f} x", "-"),
+                    ("state that is kept", f"{device['state']:.0f} bytes", "4,096 bytes"),
+                    (
+                        "`x-tlog` in timestamp.json",
+                        f"{device['x-tlog']:.0f} bytes",
+                        "16,384 bytes in all",
+                    ),
+                ),
+            ),
+            "",
+            *page.table(
+                (
+                    "A publisher appends a leaf, makes its proofs",
+                    f"{SMALL:,} leaves",
+                    f"{LEAVES:,} leaves",
+                ),
+                (
+                    (
+                        "time, files in memory",
+                        f"{one['append']:.2f} ms",
+                        f"{many['append']:.2f} ms",
+                    ),
+                    ("files read", f"{one['reads']:.0f}", f"{many['reads']:.0f}"),
+                    ("bytes read", f"{one['read bytes']:,.0f}", f"{many['read bytes']:,.0f}"),
+                ),
+            ),
+        ],
+    )
