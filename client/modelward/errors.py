@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     REFUSED = 3  # a security check said no; the running model was left alone
     UNAVAILABLE = 4  # try again later
-    ROLLED_BACK = 5
+    ROLLED_BACK = 5  # a new model proved unfit: the one before it runs
 
 
 class Gate(Enum):
@@ -98,6 +98,16 @@ class Refused(ModelwardError):
 
     def __init__(self, gate: Gate, reason: str, advice: str = "") -> None:
         super().__init__(reason, advice, gate)
+
+
+class RolledBack(ModelwardError):
+    """A new model proved unfit on this device (gate 12). The one that ran before runs on."""
+
+    exit_code = ExitCode.ROLLED_BACK
+    outcome = "rolled back"
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason, advice, Gate.HEALTH)
 
 
 class FormatError(Refused):

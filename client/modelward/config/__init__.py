@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from modelward.config.address import check_repository
+from modelward.config.health import HealthSettings
 from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
 from modelward.formats.names import check_name
@@ -27,7 +28,11 @@ from modelward.formats.names import check_name
 FILE = "modelward.toml"
 DEFAULT_STATE = Path("/var/lib/modelward")
 _SETTINGS = frozenset(
-    ("repository", "channel", "models", "device_id", "labels", TransferSettings.NAME)
+    (
+        *("repository", "channel", "models", "device_id", "labels"),
+        TransferSettings.NAME,
+        HealthSettings.NAME,
+    )
 )
 
 
@@ -43,6 +48,7 @@ class Config:
         device_id: Its id, which places it in rollouts.
         labels: What it is and where it stands, for rollouts.
         transfer: Where bytes come from.
+        health: How a new model is tried before it may run.
     """
 
     state: Path
@@ -52,6 +58,7 @@ class Config:
     models: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     transfer: TransferSettings = field(default_factory=TransferSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
 
     def to_toml(self) -> str:
         """Return the configuration file's text."""
@@ -143,6 +150,7 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         models=tuple(models),
         labels=labels,
         transfer=TransferSettings.parse(settings.get(TransferSettings.NAME, {})),
+        health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
     )
 
 
