@@ -7,7 +7,9 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from modelward.fastpath import Rest
+from modelward.formats import chunks
 from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.names import (
     check_distribution,
@@ -55,6 +57,7 @@ paths = st.lists(
     good(r"[a-zA-Z0-9_\u00e9-]{1,6}(\.onnx)?", check_path), min_size=1, max_size=4
 ).map("/".join)
 blobs = st.builds(Blob, digests, lengths)
+index_blobs = st.builds(Blob, digests, st.integers(0, chunks.CAP))
 tickets = st.builds(Ticket, names, versions, st.integers(1, MAX_INT), texts, texts)
 
 
@@ -73,12 +76,15 @@ def releases(draw):
         released=draw(times),
         ticket=ticket,
         files=tuple(
-            ReleaseFile(path, draw(known), draw(texts), draw(st.none() | blobs)) for path in unique
+            ReleaseFile(path, draw(known), draw(texts), draw(st.none() | index_blobs))
+            for path in unique
         ),
         patches=tuple(
             draw(
                 st.lists(
-                    st.builds(Patch, digests, digests, texts, blobs, st.integers(0, MAX_INT)),
+                    st.builds(
+                        Patch, digests, st.none() | digests, texts, blobs, st.integers(0, MAX_INT)
+                    ),
                     max_size=3,
                 )
             )
@@ -91,6 +97,14 @@ def releases(draw):
         signature=draw(member),
         golden=draw(member),
     )
+
+
+@st.composite
+def chunk_indexes(draw):
+    pieces = draw(
+        st.lists(st.tuples(st.integers(1, chunks.MAX_CHUNK), st.binary(min_size=32, max_size=32)))
+    )
+    return ChunkIndex.of(draw(digests), sum(length for length, _ in pieces), pieces)
 
 
 durations = st.integers(0, MAX_AFTER // timedelta(minutes=1)).map(lambda n: timedelta(minutes=n))

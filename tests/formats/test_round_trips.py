@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from modelward.fastpath import Rest
 from modelward.formats import metrics, strict
 from modelward.formats.channel import Channel
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.dsse import Envelope
 from modelward.formats.floors import Floors
 from modelward.formats.policy import FleetPolicy, ModelPolicy
@@ -19,6 +20,7 @@ from tests.formats import strategies
 
 DOCUMENTS = {
     "channel": (Channel, strategies.channels),
+    "chunk index": (ChunkIndex, strategies.chunk_indexes()),
     "fleet policy": (FleetPolicy, strategies.fleet_policies),
     "floors": (Floors, strategies.floors),
     "installed": (Installed, strategies.installed),

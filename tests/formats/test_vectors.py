@@ -14,6 +14,7 @@ from modelward.errors import FormatError
 from modelward.fastpath import Rest
 from modelward.formats import dsse, metrics
 from modelward.formats.channel import Channel
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
@@ -23,6 +24,7 @@ from modelward.install.slots import Installed
 VECTORS = Path(__file__).parents[1] / "vectors" / "formats"
 PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "channel": Channel.parse,
+    "chunk-index": ChunkIndex.parse,
     "envelope": lambda data: dsse.Envelope.parse("link", data),
     "evidence": dsse.parse_evidence,
     "fleet-policy": FleetPolicy.parse,

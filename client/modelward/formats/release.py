@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from modelward.formats import strict
+from modelward.formats import chunks, strict
 from modelward.formats.names import (
     check_distribution,
     check_name,
@@ -43,7 +43,7 @@ class ReleaseFile:
         path: Where it stands inside the release.
         blob: Its content.
         format: What it is, such as ``onnx``; see `modelward.formats.policy.KNOWN_FORMATS`.
-        chunks: The chunk index, where there is one.
+        chunks: The chunk index (`modelward.formats.chunks`), where there is one.
     """
 
     path: str
@@ -54,18 +54,18 @@ class ReleaseFile:
 
 @dataclass(frozen=True)
 class Patch:
-    """A cheaper way from one file to another.
+    """A cheaper way to a file. Whoever does not know its method passes it over.
 
     Attributes:
         to: Digest of the file it makes.
-        base: Digest of the file it needs (``from`` in the document).
+        base: Digest of the file it needs (``from`` in the document); None if it needs none.
         method: How to apply it.
         blob: The patch itself.
         memory: Most bytes of memory that applying it takes.
     """
 
     to: str
-    base: str
+    base: str | None
     method: str
     blob: Blob
     memory: int
@@ -238,15 +238,15 @@ def _member(fields: strict.Fields, name: str, key: str) -> str | None:
 
 
 def _file(fields: strict.Fields) -> ReleaseFile:
-    chunks = None
+    indexed = None
     if fields.has("chunks"):
         index = fields.fields("chunks")
-        chunks = Blob(index.sha256("blob"), index.integer("length", most=MAX_LENGTH))
+        indexed = Blob(index.sha256("blob"), index.integer("length", most=chunks.CAP))
     return ReleaseFile(
         path=fields.checked("path", check_path),
         blob=Blob(fields.sha256("sha256"), fields.integer("length", most=MAX_LENGTH)),
         format=fields.text("format", most=64),
-        chunks=chunks,
+        chunks=indexed,
     )
 
 
@@ -265,7 +265,7 @@ def _file_dict(file: ReleaseFile) -> dict[str, Any]:
 def _patch(fields: strict.Fields) -> Patch:
     return Patch(
         to=fields.sha256("to"),
-        base=fields.sha256("from"),
+        base=None if fields.any("from") is None else fields.sha256("from"),
         method=fields.text("method", most=64),
         blob=Blob(fields.sha256("blob"), fields.integer("length", most=MAX_LENGTH)),
         memory=fields.integer("memory"),
