@@ -27,6 +27,7 @@ from modelward.install.slots import Installed, Slot
 from modelward.install.store import Store
 from modelward.transfer import fetch, plan
 from modelward.transfer.http import Http
+from modelward.transfer.plan import Here, Limits, Plan
 from modelward.transfer.sources import Origin
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
@@ -154,13 +155,10 @@ def update(
 
         # 9. Plan: what is missing, and does it fit?
         chosen = [item.release for item in examined.values()]
-        steps = plan.make(chosen, device.store.has, device.store.free())
+        here = Here(device.store.lengths())
+        planned = plan.make(chosen, here, Limits(device.store.free()))
         if examined:
-            watch.passed(
-                Gate.PLAN,
-                f"{len(steps.fetch)} files to fetch ({steps.length} bytes), "
-                f"{len(steps.present)} are here already",
-            )
+            watch.passed(Gate.PLAN, planned.describe())
         changes = tuple(
             Change(
                 model,
@@ -175,8 +173,8 @@ def update(
 
         if examined:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
-            _fetch(steps, device.store, http, origin, watch)
-            watch.passed(Gate.FETCH, f"{len(steps.fetch)} files, every digest as approved")
+            _fetch(planned, device.store, http, origin, watch)
+            watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
 
             # 11. Install: stage aside, then one atomic switch of all models.
             slots = {
@@ -205,7 +203,7 @@ def update(
             watch.passed(Gate.COMMIT, "floors raised: nothing older is accepted from now on")
         device.slots.collect()
         _come_to_rest(device, models, repository, channel, installed, now)
-        return Outcome(changes, reasons, steps.length, installed)
+        return Outcome(changes, reasons, planned.cost, installed)
 
 
 @dataclass(frozen=True)
@@ -328,15 +326,16 @@ def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
         return channel
 
 
-def _fetch(steps: plan.Plan, store: Store, http: Http, origin: Origin, watch: Watch) -> None:
+def _fetch(planned: Plan, store: Store, http: Http, origin: Origin, watch: Watch) -> None:
     received = 0
 
     def progress(count: int) -> None:
         nonlocal received
         received += count
-        watch.fetching(received, steps.length)
+        watch.fetching(received, planned.cost)
 
-    for blob in steps.fetch:
+    for step in planned.steps:
+        blob = step.blob
         store.add(blob, fetch.fetch(http, origin.blob_url(blob.sha256), blob, progress))
 
 

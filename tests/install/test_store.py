@@ -31,6 +31,7 @@ def test_add(store):
     assert store.is_intact(BLOB)
     assert store.read(BLOB) == CONTENT
     assert list(store.digests()) == [BLOB.sha256]
+    assert store.lengths() == {BLOB.sha256: len(CONTENT)}
     assert store.path(BLOB.sha256).stat().st_mode & 0o777 == 0o444
     assert store.free() > 0
     store.remove(BLOB.sha256)

@@ -73,6 +73,10 @@ class Store:
                     yield from (path.name for path in sorted(folder.iterdir())
                                 if not path.name.startswith("."))  # fmt: skip
 
+    def lengths(self) -> dict[str, int]:
+        """Return the length in bytes of every blob that is here, by digest."""
+        return {digest: self.path(digest).lstat().st_size for digest in self.digests()}
+
     def sweep(self) -> None:
         """Remove what interrupted writes left behind."""
         if self._root.is_dir():
