@@ -17,7 +17,7 @@ from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
 
 COMMANDS = {
-    "init", "update", "check", "status", "explain", "verify",
+    "init", "update", "check", "run", "status", "explain", "verify",
     "evidence", "gossip", "verify-proof", "completion",
 }  # fmt: skip
 URL = "https://models.example.com"
@@ -268,7 +268,7 @@ def test_a_note_that_cannot_be_written_hides_nothing(device, monkeypatch):
 
 
 def test_error_of_the_system(device, monkeypatch):
-    def lock(_):
+    def lock(*_, **__):
         raise PermissionError(13, "Permission denied", "lock")
 
     monkeypatch.setattr(fsops, "lock", lock)

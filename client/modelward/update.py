@@ -4,11 +4,11 @@ The numbers, names and order are those of docs/gates.md and of every error messa
 is not built yet; the README says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from modelward import fastpath, ledger
 from modelward.device import Device
@@ -78,9 +78,33 @@ class Outcome:
     fetched: int
     installed: Installed
 
+    def to_dict(self, *, only_check: bool) -> dict[str, Any]:
+        """Return it as a JSON object.
+
+        Args:
+            only_check: Whether nothing was done, only decided.
+        """
+        would = "available" if only_check else "updated"
+        return {
+            "outcome": would if self.changes else "unchanged",
+            "exit_code": 0,
+            "changes": [
+                {"model": change.model, "before": change.before, "after": change.after}
+                for change in self.changes
+            ],
+            "reasons": dict(self.reasons),
+            "fetched": self.fetched,
+            "running": {model: slot.version for model, slot in self.installed.active.items()},
+        }
+
 
 def update(
-    device: Device, models: Sequence[str], watch: Watch, *, only_check: bool = False
+    device: Device,
+    models: Sequence[str],
+    watch: Watch,
+    *,
+    only_check: bool = False,
+    keep_waiting: Callable[[str], bool] = fsops.never,
 ) -> Outcome:
     """Bring a device up to date, or find out what that would take.
 
@@ -89,12 +113,13 @@ def update(
         models: The models to update; empty for those the device is configured for.
         watch: Is told what happens.
         only_check: Stop after gate 9: decide everything, fetch and install nothing.
+        keep_waiting: Whether to wait for another updater; see `fsops.lock`.
 
     Raises:
         Refused: A gate said no. Nothing was changed.
         Unavailable: Something could not be had. Nothing was changed.
     """
-    with fsops.lock(device.config.state / "lock"), Http() as http:
+    with fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting), Http() as http:
         origin = Origin(device.config.repository)
 
         # 1. Recover: undo whatever an interrupted update left behind.

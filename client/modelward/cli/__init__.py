@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from modelward.cli import completion, explain, init, log, status, update, verify
+from modelward.cli import completion, explain, init, log, run, status, update, verify
 from modelward.cli.options import EXIT_CODES
 from modelward.cli.terminal import report_error
 from modelward.errors import ExitCode, ModelwardError
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    for module in (init, update, status, explain, verify, log):
+    for module in (init, update, run, status, explain, verify, log):
         module.add(commands)
     completion.add(commands, parser)
     return parser

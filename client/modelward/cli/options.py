@@ -45,8 +45,10 @@ def device_of(options: argparse.Namespace) -> "Device":
 
 def config_of(options: argparse.Namespace) -> configuration.Config:
     """Return its configuration, with what the options override."""
-    overrides = {
-        name: getattr(options, name, None) for name in ("repository", "channel", "device_id")
-    }
     state = configuration.state_directory(options.state, os.environ)
-    return configuration.load(state, os.environ, overrides)
+    return configuration.load(state, os.environ, overrides_of(options))
+
+
+def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that a command's flags override; None where they do not."""
+    return {name: getattr(options, name, None) for name in ("repository", "channel", "device_id")}

@@ -65,7 +65,7 @@ def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
             _note(device, error.to_dict())
         raise
     watch.end()
-    result = _outcome_dict(outcome, only_check=only_check)
+    result = outcome.to_dict(only_check=only_check)
     if not only_check:
         _note(device, result)
     say(options, result, _outcome_text(outcome, only_check=only_check))
@@ -112,21 +112,6 @@ def _nothing_new(options: argparse.Namespace) -> bool:
 
 def _running(running: Mapping[str, str]) -> str:
     return ", ".join(f"{model} {version}" for model, version in running.items()) or "nothing"
-
-
-def _outcome_dict(outcome: "Outcome", *, only_check: bool) -> dict[str, Any]:
-    would = "available" if only_check else "updated"
-    return {
-        "outcome": would if outcome.changes else "unchanged",
-        "exit_code": 0,
-        "changes": [
-            {"model": change.model, "before": change.before, "after": change.after}
-            for change in outcome.changes
-        ],
-        "reasons": dict(outcome.reasons),
-        "fetched": outcome.fetched,
-        "running": {model: slot.version for model, slot in outcome.installed.active.items()},
-    }
 
 
 def _outcome_text(outcome: "Outcome", *, only_check: bool) -> str:

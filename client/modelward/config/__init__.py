@@ -21,6 +21,7 @@ from typing import Any
 
 from modelward.config.address import check_repository
 from modelward.config.health import HealthSettings
+from modelward.config.run import RunSettings
 from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
 from modelward.formats.names import check_name
@@ -30,6 +31,7 @@ DEFAULT_STATE = Path("/var/lib/modelward")
 _SETTINGS = frozenset(
     (
         *("repository", "channel", "models", "device_id", "labels"),
+        RunSettings.NAME,
         TransferSettings.NAME,
         HealthSettings.NAME,
     )
@@ -48,6 +50,7 @@ class Config:
         device_id: Its id, which places it in rollouts.
         labels: What it is and where it stands, for rollouts.
         transfer: Where bytes come from.
+        run: When the daemon looks for updates.
         health: How a new model is tried before it may run.
     """
 
@@ -58,6 +61,7 @@ class Config:
     models: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     transfer: TransferSettings = field(default_factory=TransferSettings)
+    run: RunSettings = field(default_factory=RunSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
 
     def to_toml(self) -> str:
@@ -84,7 +88,14 @@ def state_directory(flag: str | None, environment: Mapping[str, str]) -> Path:
 def load(
     state: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """Load a device's configuration.
+    """Load a device's configuration; see `merged`."""
+    return from_settings(state, merged(state, environment, overrides))
+
+
+def merged(
+    state: Path, environment: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a device's settings: the file, the environment over it, flags over both.
 
     Args:
         state: The state directory, which holds the file.
@@ -110,8 +121,9 @@ def load(
             f"{path}: {unknown[0]!r} is not a setting", f"settings: {', '.join(sorted(_SETTINGS))}"
         )
     settings |= _from_environment(environment)
-    settings |= {name: value for name, value in (overrides or {}).items() if value is not None}
-    return from_settings(state, settings)
+    return settings | {
+        name: value for name, value in (overrides or {}).items() if value is not None
+    }
 
 
 def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
@@ -150,6 +162,7 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         models=tuple(models),
         labels=labels,
         transfer=TransferSettings.parse(settings.get(TransferSettings.NAME, {})),
+        run=RunSettings.parse(settings.get(RunSettings.NAME, {})),
         health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from modelward.errors import FormatError
 from modelward.formats import strict
 from modelward.formats.names import check_name, check_version
+from modelward.formats.window import check_window
 
 DOCUMENT = "channel"
 SCHEMA = "modelward/channel/1"
@@ -18,7 +19,6 @@ MILLION = 1_000_000
 MAX_AFTER = timedelta(days=3650)
 
 _DURATION = re.compile(r"P(?:(\d{1,4})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,7})M)?)?", re.ASCII)
-_WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,10 @@ def _entry_dict(entry: Entry) -> dict[str, Any]:
 def _rollout(fields: strict.Fields) -> Rollout:
     windows = fields.texts("windows", most=16) if fields.has("windows") else ()
     for index, window in enumerate(windows):
-        if not _WINDOW.fullmatch(window):
-            raise fields.wrong(f"windows[{index}]", f"{window!r} is not like 02:00-05:00")
+        try:
+            check_window(window)
+        except ValueError as error:
+            raise fields.wrong(f"windows[{index}]", str(error)) from error
     return Rollout(
         salt=fields.base64("salt"),
         not_before=fields.time("not_before"),

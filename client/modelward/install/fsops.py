@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -163,26 +163,48 @@ def check_file_system(directory: Path) -> None:
         )
 
 
+def never(_holder: str) -> bool:
+    """Do not wait for whoever holds a lock."""
+    return False
+
+
 @contextlib.contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the one lock of a state directory.
+def lock(
+    path: Path,
+    doing: str = "is updating this device",
+    keep_waiting: Callable[[str], bool] = never,
+) -> Iterator[None]:
+    """Hold a lock of a state directory. It ends with the process, however that ends.
+
+    Args:
+        path: The lock's file.
+        doing: What somebody who holds it does, for the error.
+        keep_waiting: Called with the id of the process that holds it; waits for a moment and
+            returns true to try again.
 
     Raises:
         Unavailable: Another process holds it.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        while not _locked(descriptor):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise Unavailable(
-                f"another modelward (process {holder}) is updating this device",
-                "wait for it to finish, then try again",
-                Gate.RECOVER,
-            ) from error
+            if not keep_waiting(holder):
+                raise Unavailable(
+                    f"another modelward (process {holder}) {doing}",
+                    "wait for it to finish, then try again",
+                    Gate.RECOVER,
+                )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

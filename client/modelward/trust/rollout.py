@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modelward.errors import Gate, Refused
+from modelward.formats import window
 from modelward.formats.channel import MILLION, Channel, Entry, Rollout
 
 
@@ -90,15 +91,7 @@ def _must_wait(rollout: Rollout, now: datetime) -> bool:
     """Tell whether a device that runs something must not switch at this time of day."""
     if rollout.urgent or not rollout.windows:
         return False
-    clock = now.strftime("%H:%M")
-    return not any(_inside(clock, *window.split("-")) for window in rollout.windows)
-
-
-def _inside(clock: str, begin: str, end: str) -> bool:
-    """Tell whether a time lies in a window, its end excluded; it may reach over midnight."""
-    if begin <= end:
-        return begin <= clock < end
-    return clock >= begin or clock < end
+    return not window.inside(rollout.windows, now)
 
 
 def _stage_reason(

@@ -1,0 +1,61 @@
+"""`modelward run`: the daemon."""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from modelward import config as configuration
+from modelward.cli.options import command, overrides_of
+from modelward.errors import ExitCode
+
+_HELP = """\
+Look for updates for as long as the machine runs, and take each through the gates. When, and when
+something may change, is said in the table [run] of modelward.toml; docs/device.md has a unit for
+systemd. A check that fails is repeated ever more seldom, a server that asks for time is given it.
+
+  SIGTERM, SIGINT  stop at a point where nothing is left half done
+  SIGHUP           read modelward.toml again; one that makes no sense changes nothing
+  SIGUSR1          check now
+
+example:
+  modelward run --state /var/lib/modelward --json
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    added = command(commands, "run", _run, "keep models up to date, as a daemon", _HELP)
+    added.add_argument("--once", action="store_true", help="check once, as it would, and end")
+    added.add_argument(
+        "--wait", action="store_true", help="wait for another one on this device to end"
+    )
+    added.add_argument("--debug", action="store_true", help="log checks that find nothing, too")
+    added.add_argument("--repository", metavar="URL", help="another address")
+    added.add_argument("--channel", help="another channel")
+    added.add_argument("--device-id", metavar="ID", help="another id")
+
+
+def _run(options: argparse.Namespace) -> ExitCode:
+    from modelward.daemon.log import Level, Log, is_journal  # noqa: PLC0415
+    from modelward.daemon.loop import Daemon  # noqa: PLC0415 - each command loads what it needs
+    from modelward.daemon.notify import Notifier  # noqa: PLC0415
+
+    state = configuration.state_directory(options.state, os.environ)
+    log = Log(
+        sys.stdout,
+        lambda: datetime.now(UTC),
+        as_json=options.json,
+        journal=is_journal(sys.stdout, os.environ),
+        most=Level.DEBUG if options.debug or options.once else Level.INFO,
+    )
+    daemon = Daemon(
+        state,
+        load=lambda: configuration.merged(state, os.environ, overrides_of(options)),
+        log=log,
+        notifier=Notifier.of(os.environ, os.getpid()),
+    )
+    if options.once:
+        return daemon.once()
+    return daemon.run(wait=options.wait)

@@ -1,0 +1,53 @@
+"""[run] in modelward.toml: when the daemon looks for updates, and when it may make changes."""
+
+from dataclasses import dataclass
+
+from modelward.config.table import Table
+from modelward.formats.window import check_window
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How `modelward run` goes about it.
+
+    Attributes:
+        interval: Seconds between two checks.
+        jitter: Most seconds by which each check is late, at random: a fleet must not ask at once.
+        backoff: Most seconds between two checks after failures, which double the interval.
+        windows: Local times of day in which something may change; empty for always.
+        stuck: Seconds without any sign of progress after which a check is ended.
+    """
+
+    interval: float = 600.0
+    jitter: float = 120.0
+    backoff: float = 21_600.0
+    windows: tuple[str, ...] = ()
+    stuck: float = 3600.0
+
+    NAME = "run"
+    KNOWN = frozenset(("interval", "jitter", "backoff", "windows", "stuck"))
+
+    @classmethod
+    def parse(cls, raw: object) -> "RunSettings":
+        """Read the table.
+
+        Raises:
+            UsageError: A setting makes no sense.
+        """
+        table = Table(cls.NAME, raw, cls.KNOWN)
+        found = cls(
+            interval=table.seconds("interval", cls.interval),
+            jitter=table.seconds("jitter", cls.jitter),
+            backoff=table.seconds("backoff", cls.backoff),
+            windows=table.texts("windows"),
+            stuck=table.seconds("stuck", cls.stuck),
+        )
+        for key in ("interval", "stuck"):
+            if getattr(found, key) < 1:
+                raise table.wrong(key, "must be a second or more")
+        for window in found.windows:
+            try:
+                check_window(window)
+            except ValueError as error:
+                raise table.wrong("windows", f"has one that makes no sense: {error}") from error
+        return found

@@ -1,0 +1,201 @@
+"""One check, told as it goes, in a process of its own: what it loads and leaks ends with it.
+
+The resident daemon starts `python -m modelward.daemon.attempt` with a job on standard input, as a
+JSON line, and reads events from standard output, a JSON line each. Standard input stays open: when
+it closes, the daemon is gone, and nothing more is begun.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from modelward import config as configuration
+from modelward.config import Config
+from modelward.errors import Gate, ModelwardError, Unavailable
+
+Event = Mapping[str, Any]
+Tell = Callable[[Event], None]
+HEARTBEAT = 5.0  # seconds between two events about the same download
+LOCK_PATIENCE = 60.0  # seconds to wait for an update that somebody else runs
+LOCK_POLL = 0.2  # seconds between two looks at the lock
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        state: The state directory.
+        settings: The settings that count, merged from file, environment and flags.
+        only_check: Decide, and change nothing.
+    """
+
+    state: Path
+    settings: Mapping[str, Any]
+    only_check: bool = False
+
+    @classmethod
+    def parse(cls, line: str) -> "Job":
+        """Parse the line that `to_line` returns."""
+        data = json.loads(line)
+        return cls(Path(data["state"]), data["settings"], data["only_check"])
+
+    def to_line(self) -> str:
+        """Return the job as one line."""
+        return json.dumps(
+            {
+                "state": str(self.state),
+                "settings": dict(self.settings),
+                "only_check": self.only_check,
+            }
+        )
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return configuration.from_settings(self.state, self.settings)
+
+
+class Watch:
+    """Tells what an update does, and ends it at a point where that leaves nothing half done.
+
+    Args:
+        tell: Is given each event.
+        told_to_stop: Tells whether to end.
+        clock: Monotonic seconds.
+        sleep: Waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        tell: Tell,
+        told_to_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._tell = tell
+        self._told_to_stop = told_to_stop
+        self._clock = clock
+        self._sleep = sleep
+        self._waiting_since: float | None = None
+        self._heartbeat = float("-inf")
+
+    def passed(self, gate: Gate, detail: str) -> None:
+        """Tell which gate was passed.
+
+        Raises:
+            Unavailable: It is to end, and nothing has been changed yet.
+        """
+        self._tell(
+            {"event": "gate", "gate": gate.label, "gate_number": gate.number, "detail": detail}
+        )
+        if gate.number < Gate.INSTALL.number:
+            self._check_stop()
+
+    def fetching(self, received: int, total: int) -> None:
+        """Tell how much has arrived, now and then.
+
+        Raises:
+            Unavailable: It is to end.
+        """
+        self._check_stop()
+        now = self._clock()
+        if now - self._heartbeat >= HEARTBEAT:
+            self._heartbeat = now
+            self._tell({"event": "fetching", "received": received, "total": total})
+
+    def keep_waiting(self, holder: str) -> bool:
+        """Wait a moment for another updater: somebody may be at the device. Not for ever."""
+        now = self._clock()
+        if self._waiting_since is None:
+            self._waiting_since = now
+            self._tell({"event": "waiting", "holder": holder})
+        if self._told_to_stop() or now - self._waiting_since >= LOCK_PATIENCE:
+            return False
+        self._sleep(LOCK_POLL)
+        return True
+
+    def _check_stop(self) -> None:
+        if self._told_to_stop():
+            raise Unavailable("it was told to stop", "what has arrived is kept for the next check")
+
+
+def run(job: Job, watch: Watch) -> dict[str, Any]:
+    """Make one check; return how it ended, as `modelward update --json` prints it."""
+    try:
+        config = job.config
+        if not job.only_check and _nothing_new(config):
+            return {"outcome": "unchanged", "exit_code": 0, "changes": [], "fetched": 0}
+        return _update(config, watch, only_check=job.only_check)
+    except ModelwardError as error:
+        return error.to_dict()
+    except OSError as error:
+        return ModelwardError(str(error), "check permissions and free space").to_dict()
+
+
+def _nothing_new(config: Config) -> bool:
+    from modelward import fastpath  # noqa: PLC0415 - what a check without news needs is little
+    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
+
+    with Http(Patience(tries=1)) as http:
+        return fastpath.nothing_new(config, (), datetime.now(UTC), http)
+
+
+def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]:
+    from modelward import update  # noqa: PLC0415 - loads TUF's library and more
+    from modelward.device import Device  # noqa: PLC0415
+    from modelward.install import last  # noqa: PLC0415
+
+    device = Device(config)
+    try:
+        outcome = update.update(
+            device, (), watch, only_check=only_check, keep_waiting=watch.keep_waiting
+        )
+        result = outcome.to_dict(only_check=only_check)
+    except ModelwardError as error:
+        result = error.to_dict()
+    if not only_check:
+        with contextlib.suppress(OSError):  # the note must not hide what it is about
+            last.write(config.state, device.clock(), result)
+    return result
+
+
+def main() -> int:
+    """Do the job on standard input; end at the next safe point on SIGTERM or when it closes."""
+    told = False
+
+    def note(_number: int, _frame: object) -> None:
+        nonlocal told
+        told = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    job = Job.parse(sys.stdin.readline())
+
+    def told_to_stop() -> bool:
+        return told or bool(select.select([sys.stdin], [], [], 0)[0])
+
+    result = run(job, Watch(_print, told_to_stop))
+    _print({"event": "end", **result})
+    return int(result["exit_code"])
+
+
+def _print(event: Event) -> None:
+    try:
+        sys.stdout.write(json.dumps(event) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

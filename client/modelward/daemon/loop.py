@@ -1,0 +1,240 @@
+"""The resident process: waits, has checks made, obeys signals, tells systemd and the log.
+
+One thread and one place where it waits, `_turn`. A sign of life is given there and nowhere else:
+a loop that is stuck gives none, and systemd starts the daemon anew.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from modelward import config as configuration
+from modelward.daemon import words
+from modelward.daemon.attempt import Job
+from modelward.daemon.log import Level, Log
+from modelward.daemon.notify import Notifier
+from modelward.daemon.schedule import Schedule
+from modelward.daemon.signals import Signals
+from modelward.daemon.worker import Worker
+from modelward.errors import ExitCode, ModelwardError, Unavailable
+from modelward.install import fsops
+
+LOCK = "run.lock"
+SLICE = 60.0  # most seconds of one wait: clocks are set, machines wake up
+GRACE = 60.0  # seconds that a check has to end at a safe point, and then to die
+LOCK_POLL = 0.5  # seconds between two looks at another daemon's lock
+
+
+def since_boot() -> float:
+    """Return seconds that no one can set, and that run on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass
+class Daemon:
+    """Checks for updates until it is told to stop.
+
+    Attributes:
+        state: The state directory.
+        load: Reads the settings, merged from file, environment and flags.
+        log: What it says.
+        notifier: Whom it tells how things are.
+        start: Starts a check.
+        clock: Seconds since boot.
+        now: Returns local time.
+        chance: Returns random numbers from 0 to 1.
+        grace: Seconds that a check has to end when it is told to.
+    """
+
+    state: Path
+    load: Callable[[], Mapping[str, Any]]
+    log: Log
+    notifier: Notifier
+    start: Callable[[Job], Worker] = Worker.start
+    clock: Callable[[], float] = since_boot
+    now: Callable[[], datetime] = lambda: datetime.now().astimezone()
+    chance: Callable[[], float] = random.random
+    grace: float = GRACE
+    _signals: Signals = field(default_factory=Signals)
+    _settings: Mapping[str, Any] = field(init=False)
+    _schedule: Schedule = field(init=False)
+    _stopping: bool = False
+    _wanted: bool = False  # somebody asked for a check now
+    _alive: bool = True  # False once something hangs that only a restart may mend
+
+    def run(self, *, wait: bool = False) -> ExitCode:
+        """Run until SIGTERM or SIGINT.
+
+        Args:
+            wait: Wait for another daemon on the same state directory to end.
+
+        Raises:
+            UsageError: The configuration makes no sense.
+            Unavailable: Another daemon runs.
+        """
+        with self._signals:
+            self._read_settings()
+            waiting = self._wait_for_other if wait else fsops.never
+            try:
+                with fsops.lock(self.state / LOCK, "runs as this device's daemon", waiting):
+                    self._run()
+            except Unavailable as error:
+                if not self._stopping:
+                    error.gate = None  # no update has begun
+                    error.advice = "stop that one, or wait for it to end with --wait"
+                    raise
+        return ExitCode.DONE
+
+    def once(self) -> ExitCode:
+        """Make the check that would be made now, and end.
+
+        Raises:
+            UsageError: The configuration makes no sense.
+        """
+        with self._signals:
+            self._read_settings()
+            return ExitCode(self._check()["exit_code"])
+
+    def _run(self) -> None:
+        self.notifier.ready()
+        self.log(Level.NOTICE, "started", f"watches over {self.state}")
+        due = self.clock() + self._schedule.first(self.chance())
+        while not self._stopping:
+            self._idle(due)
+            if not self._stopping:
+                due = self.clock() + self._pause_after(self._check())
+        self.notifier.stopping()
+        self.log(Level.NOTICE, "stopped", "stopped; what is installed stays as it is")
+
+    def _idle(self, due: float) -> None:
+        """Wait until a check is due or wanted."""
+        at = self.now() + timedelta(seconds=max(0.0, due - self.clock()))
+        self.notifier.status(f"next check at {at:%H:%M:%S}")
+        while not self._stopping and not self._wanted and (left := due - self.clock()) > 0:
+            self._turn(left)
+        self._wanted = False
+
+    def _check(self) -> Mapping[str, Any]:
+        """Have a check made; return how it ended."""
+        only_check = not self._schedule.may_change(self.now())
+        self.notifier.status("checking" + (" only: no maintenance window" if only_check else ""))
+        worker = self.start(Job(self.state, self._settings, only_check))
+        self._attend(worker)
+        result = worker.outcome()
+        worker.close()
+        self._tell_result(result, only_check=only_check)
+        return result
+
+    def _pause_after(self, result: Mapping[str, Any]) -> float:
+        """Return the seconds from the end of a check to the next one."""
+        done = result["exit_code"] == ExitCode.DONE
+        self._schedule = self._schedule.succeeded() if done else self._schedule.failed()
+        wait = self._schedule.delay(self.chance(), _number(result.get("retry_after")))
+        if result["outcome"] == "available":  # and the window was shut
+            opening = self._schedule.opening(self.now(), self.chance())
+            wait = wait if opening is None else min(wait, opening)
+        return wait
+
+    def _attend(self, worker: Worker) -> None:
+        """Listen to a check until it ends; end it if it must be."""
+        heard = time.monotonic()  # which, unlike the clock, stands still while suspended
+        told: float | None = None
+        killed: float | None = None
+        while not worker.ended():
+            self._turn(SLICE, worker)
+            now = time.monotonic()
+            for event in worker.events():
+                heard = now
+                self._tell_event(event)
+            stuck = now - heard > self._schedule.settings.stuck
+            if told is None and (stuck or self._stopping):
+                if stuck:
+                    self.log(
+                        Level.ERROR,
+                        "stuck",
+                        f"the check has not moved for {now - heard:.0f} seconds: ending it",
+                    )
+                told = now
+                worker.stop()
+            elif told is not None and killed is None and now - told > self.grace:
+                killed = now
+                worker.kill()
+            elif killed is not None and now - killed > self.grace and self._alive:
+                self._alive = False
+                self.log(Level.ERROR, "stuck", "the check cannot even be killed: is the disk dead?")
+        for event in worker.events():
+            self._tell_event(event)
+
+    def _turn(self, seconds: float, worker: Worker | None = None) -> None:
+        """Wait for whatever comes first, and give a sign of life."""
+        if self._alive:
+            self.notifier.alive()
+        most = min(seconds, SLICE, (self.notifier.watchdog or SLICE) / 2)
+        if worker is not None:
+            # Somebody must notice when a check is stuck or will not end.
+            most = min(most, self._schedule.settings.stuck, self.grace)
+        files = [worker.output] if worker is not None and not worker.silent else []
+        for number in self._signals.wait(most, files):
+            if number in (signal.SIGTERM, signal.SIGINT):
+                self._stopping = True
+            elif number == signal.SIGUSR1:
+                self._wanted = True
+            elif number == signal.SIGHUP:
+                self._reload()
+
+    def _read_settings(self) -> None:
+        settings = self.load()
+        run = configuration.from_settings(self.state, settings).run
+        self._settings = settings
+        self._schedule = Schedule(run)
+
+    def _reload(self) -> None:
+        """Read the configuration again; one that makes no sense changes nothing."""
+        self.notifier.reloading()
+        failures = self._schedule.failures
+        try:
+            self._read_settings()
+            self._schedule = replace(self._schedule, failures=failures)
+            self.log(Level.NOTICE, "reloaded", "read the configuration again")
+        except ModelwardError as error:
+            self.log(
+                Level.ERROR,
+                "reload-failed",
+                f"the configuration was not taken over, the old one still holds: {error.reason}",
+            )
+        self.notifier.ready()
+
+    def _wait_for_other(self, holder: str) -> bool:
+        if not self._wanted:
+            self._wanted = True  # say it once; and once it is our turn, check at once
+            self.log(
+                Level.NOTICE,
+                "waiting",
+                f"waits for process {holder}, which runs as this device's daemon",
+                holder=holder,
+            )
+            self.notifier.status(f"waiting for process {holder}")
+        self._turn(LOCK_POLL)
+        return not self._stopping
+
+    def _tell_event(self, event: Mapping[str, Any]) -> None:
+        told = words.of_event(event)
+        if told is not None:
+            level, message = told
+            fields = {name: value for name, value in event.items() if name != "event"}
+            self.notifier.status(message)
+            self.log(level, event["event"], message, **fields)
+
+    def _tell_result(self, result: Mapping[str, Any], *, only_check: bool) -> None:
+        level, message = words.of_result(result, only_check=only_check)
+        fields = {name: value for name, value in result.items() if name != "event"}
+        self.log(level, "checked", message, **fields)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

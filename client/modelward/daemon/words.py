@@ -1,0 +1,45 @@
+"""The words for what a check tells: how much it matters, and a sentence for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelward.daemon.log import Level
+from modelward.errors import ExitCode
+
+Told = tuple[Level, str]
+_LEVELS = {int(ExitCode.DONE): Level.DEBUG, int(ExitCode.UNAVAILABLE): Level.WARNING}
+
+
+def of_event(event: Mapping[str, Any]) -> Told | None:
+    """Return the words for something on the way; None for what this version does not know."""
+    match event:
+        case {"event": "gate", "gate": label, "gate_number": number, "detail": detail}:
+            return Level.INFO, f"gate {number} ({label}): {detail}"
+        case {"event": "fetching", "received": int(received), "total": int(total)}:
+            share = 100 * received // max(1, total)
+            return Level.DEBUG, f"fetched {share} % of {total / 1e6:.1f} MB"
+        case {"event": "waiting", "holder": holder}:
+            return Level.INFO, f"waits for process {holder}, which is updating this device"
+    return None
+
+
+def of_result(result: Mapping[str, Any], *, only_check: bool) -> Told:
+    """Return the words for how a check ended.
+
+    Args:
+        result: As `modelward update --json` has it.
+        only_check: Whether nothing was to change.
+    """
+    if result.get("changes"):
+        verb = "waits for a maintenance window:" if only_check else "is now"
+        changes = (
+            f"{change['model']} {verb} {change['after']} (was {change['before'] or 'nothing'})"
+            for change in result["changes"]
+        )
+        return Level.NOTICE, "; ".join(changes)
+    level = _LEVELS.get(result["exit_code"], Level.ERROR)
+    if not result.get("reason"):
+        return level, f"{result['outcome']}: nothing to do"
+    where = f" at gate {result['gate_number']} ({result['gate']})" if result.get("gate") else ""
+    advice = f"; what to do: {result['advice']}" if result.get("advice") else ""
+    return level, f"{result['outcome']}{where}: {result['reason']}{advice}"

@@ -1,0 +1,126 @@
+"""A check in a child process: started, listened to, and ended when it must be."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any, Self
+
+from modelward.daemon.attempt import Event, Job
+from modelward.errors import ExitCode
+
+MAX_LINE = 4 << 20  # bytes: a longer line than any event is not believed
+_OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # not the child's to use
+
+
+@dataclass
+class Worker:
+    """A running child.
+
+    Attributes:
+        process: It.
+        result: How the check ended, once it has said so.
+        silent: Whether it has closed its output: nothing more will come from there.
+    """
+
+    process: subprocess.Popen[bytes]
+    result: dict[str, Any] | None = None
+    silent: bool = False
+    _rest: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def start(cls, job: Job) -> Self:
+        """Start a check.
+
+        The child leads a process group, so that what it started ends with it. Its code is not
+        looked for in the working directory (`-P`).
+        """
+        environment = {name: value for name, value in os.environ.items() if name not in _OURS}
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "modelward.daemon.attempt"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            process_group=0,
+        )
+        worker = cls(process)
+        os.set_blocking(worker.output.fileno(), False)
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its end will tell
+            pipe = _there(process.stdin)
+            pipe.write(job.to_line().encode() + b"\n")
+            pipe.flush()
+        return worker
+
+    @property
+    def output(self) -> IO[bytes]:
+        """What it writes to: readable when there is an event, or when it has ended."""
+        return _there(self.process.stdout)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the events that have come; keep the one that says how it ended."""
+        while not self.silent:
+            try:
+                data = os.read(self.output.fileno(), 65_536)
+            except BlockingIOError:
+                return
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                event = _parse(line)
+                if event.get("event") == "end":
+                    self.result = event
+                elif event:
+                    yield event
+            if not data or len(self._rest) > MAX_LINE:
+                self.silent = True
+                return
+
+    def ended(self) -> bool:
+        """Tell whether it has ended; what it said before can still be read."""
+        return self.process.poll() is not None
+
+    def outcome(self) -> dict[str, Any]:
+        """Return how it ended: as it said itself or, if it could not, as its exit tells."""
+        code = self.process.returncode
+        if self.result is not None and self.result.get("exit_code") == code:
+            return self.result
+        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+        return {
+            "outcome": "error",
+            "exit_code": int(ExitCode.ERROR),
+            "reason": f"the process that made the check ended {how} and did not say why",
+            "advice": "see its messages above; the running model was left as it was",
+        }
+
+    def stop(self) -> None:
+        """Ask it to end at the next safe point."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and whatever it started: an update survives that at any moment."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let go of its pipes."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(BrokenPipeError):
+                _there(pipe).close()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict):
+            return event
+    return {}
+
+
+def _there(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise ValueError("the child was started without pipes")
+    return pipe

@@ -1,0 +1,294 @@
+"""The real command, in a process of its own, over real HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+
+from werkzeug.wrappers import Response
+
+from modelward.errors import ExitCode
+from tests.daemon.site import PATIENCE, Running, configure
+from tests.simulator import server as servers
+from tests.simulator.world import World, clean_environment
+
+WEIGHTS = r"/blobs/"
+COMMAND = (sys.executable, "-m", "modelward")
+
+
+def test_it_installs_what_is_published_and_checks_when_told(world: World) -> None:
+    with world.serve() as server, Running(world, server) as daemon:
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+        world.publish("1.1.0")
+        daemon.signal(signal.SIGUSR1)
+        gate = daemon.wait_for("gate", gate="metadata")
+        assert gate["level"] == "info"
+        done = daemon.wait_for("checked")
+        assert done["running"] == {"meter-reader": "1.1.0"}
+        assert done["level"] == "notice"
+        assert world.read_model() == ("1.1.0", world.offered)
+        assert world.client_here("status").json["last"]["outcome"] == "updated"
+        assert daemon.stop() == ExitCode.DONE
+        daemon.wait_for("stopped")
+
+
+def test_it_looks_again_by_itself(world: World) -> None:
+    configure(world.device, interval='"1s"', jitter="0")
+    with world.serve() as server, Running(world, server) as daemon:
+        for _ in range(3):
+            assert daemon.wait_for("checked")["outcome"] == "unchanged"
+
+
+def test_it_outlives_refusals_and_absence(world: World) -> None:
+    configure(world.device, interval='"1s"', jitter="0", backoff='"1s"')
+    with world.serve() as server, Running(world, server) as daemon:
+        server.lie(r"/metadata/timestamp", servers.instead(b"{}"))
+        refused = daemon.wait_for("checked", outcome="refused")
+        assert (refused["level"], refused["gate"]) == ("error", "metadata")
+        server.be_honest()
+        server.lie(r"/metadata/timestamp", servers.status(404))
+        assert daemon.wait_for("checked", outcome="unavailable")["level"] == "warning"
+        server.be_honest()
+        world.publish("1.1.0")
+        assert daemon.wait_for("checked", outcome="updated")["running"]["meter-reader"] == "1.1.0"
+
+
+def test_nothing_changes_outside_the_windows(world: World) -> None:
+    with world.serve() as server:
+        world.publish("1.1.0")
+        # This minute's window has always just ended, whatever the time is.
+        configure(world.device, windows='["00:00-00:00"]', interval='"1h"', jitter="0")
+        with Running(world, server) as daemon:
+            found = daemon.wait_for("checked")
+            assert found["outcome"] == "available"
+            assert "waits for a maintenance window" in found["message"]
+            assert world.read_model()[0] == "1.0.0"
+            assert not server.asked(WEIGHTS)
+            configure(world.device, windows='["00:00-23:59", "23:59-00:00"]', jitter="0")
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for("reloaded")
+            daemon.signal(signal.SIGUSR1)
+            assert daemon.wait_for("checked")["outcome"] == "updated"
+
+
+def test_a_configuration_that_makes_no_sense_changes_nothing(world: World) -> None:
+    with world.serve() as server, Running(world, server) as daemon:
+        daemon.wait_for("checked")
+        configure(world.device, interval='"often"')
+        daemon.signal(signal.SIGHUP)
+        told = daemon.wait_for("reload-failed")
+        assert told["level"] == "error"
+        assert "'interval' in [run]" in told["message"]
+        world.publish("1.1.0")
+        daemon.signal(signal.SIGUSR1)
+        assert daemon.wait_for("checked")["outcome"] == "updated"
+
+
+def test_it_does_not_start_with_one_either(world: World) -> None:
+    configure(world.device, interval='"often"')
+    done = world.client_here("run")
+    assert done.code == ExitCode.USAGE
+    assert "'interval' in [run]" in done.json["reason"]
+
+
+def test_the_second_says_who_runs_or_waits(world: World) -> None:
+    with world.serve() as server, Running(world, server) as first:
+        first.wait_for("checked")
+        second = world.client("run", server)
+        assert second.code == ExitCode.UNAVAILABLE
+        assert f"process {first.process.pid}" in second.json["reason"]
+        assert second.json["gate"] is None
+        with Running(world, server, "--wait") as third:
+            assert third.wait_for("waiting")["holder"] == str(first.process.pid)
+            first.process.kill()  # a lock ends with its process, however that ends
+            third.wait_for("started")
+            third.wait_for("checked")
+        with Running(world, server) as fourth:
+            fourth.wait_for("checked")
+            with Running(world, server, "--wait") as fifth:
+                fifth.wait_for("waiting")
+                assert fifth.stop() == ExitCode.DONE
+
+
+def test_it_waits_for_somebody_who_updates_by_hand(world: World) -> None:
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with world.serve() as server, Running(world, server) as daemon:
+        daemon.wait_for("checked")
+        world.publish("1.1.0")
+        server.lie(WEIGHTS, wait)
+        by_hand = subprocess.Popen(
+            [*COMMAND, "update", "--state", str(world.device), "--repository", server.url],
+            env=clean_environment(),
+        )
+        assert arrived.wait(PATIENCE)
+        daemon.signal(signal.SIGUSR1)
+        assert daemon.wait_for("waiting")["holder"] == str(by_hand.pid)
+        go_on.set()
+        assert by_hand.wait(PATIENCE) == 0
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+
+
+def test_it_stops_at_a_point_that_leaves_nothing_half_done(world: World) -> None:
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with world.serve() as server:
+        world.publish("1.1.0")
+        server.lie(WEIGHTS, wait)
+        with Running(world, server) as daemon:
+            assert arrived.wait(PATIENCE)
+            daemon.signal(signal.SIGTERM)
+            go_on.set()
+            ended = daemon.wait_for("checked")
+            assert "told to stop" in ended["reason"]
+            assert daemon.process.wait(PATIENCE) == ExitCode.DONE
+        assert world.read_model()[0] == "1.0.0"
+        server.be_honest()
+        assert world.client_here("update", server).json["running"]["meter-reader"] == "1.1.0"
+
+
+def test_a_check_that_is_stuck_is_ended(world: World) -> None:
+    never = Event()
+
+    def hang(honest: bytes) -> Response:
+        never.wait(PATIENCE)
+        return Response(honest)
+
+    configure(world.device, stuck="1", interval='"1h"', jitter="0")
+    with world.serve() as server:
+        world.publish("1.1.0")
+        server.lie(r"/metadata/timestamp", hang)
+        with Running(world, server) as daemon:
+            assert "has not moved" in daemon.wait_for("stuck")["message"]
+            never.set()
+            assert "told to stop" in daemon.wait_for("checked")["reason"]
+
+
+def test_the_child_dies_and_the_daemon_goes_on(world: World) -> None:
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with world.serve() as server:
+        world.publish("1.1.0")
+        server.lie(WEIGHTS, wait)
+        with Running(world, server) as daemon:
+            assert arrived.wait(PATIENCE)
+            os.kill(child_of(daemon.process.pid), signal.SIGKILL)
+            ended = daemon.wait_for("checked")
+            assert "ended by signal 9" in ended["reason"]
+            server.be_honest()
+            go_on.set()
+            daemon.signal(signal.SIGUSR1)
+            assert daemon.wait_for("checked")["outcome"] == "updated"
+
+
+def test_a_child_without_a_daemon_begins_nothing_more(world: World) -> None:
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with world.serve() as server:
+        world.publish("1.1.0")
+        server.lie(WEIGHTS, wait)
+        with Running(world, server) as daemon:
+            assert arrived.wait(PATIENCE)
+            daemon.process.kill()
+            go_on.set()
+        # The lock is free once the child has ended.
+        with Running(world, server, "--once") as next_one:
+            assert next_one.process.wait(PATIENCE) == ExitCode.DONE
+        assert world.read_model()[0] == "1.1.0"
+
+
+def test_once(world: World) -> None:
+    with world.serve() as server:
+        world.publish("1.1.0")
+        with Running(world, server, "--once") as once:
+            assert once.wait_for("checked")["outcome"] == "updated"
+            assert once.process.wait(PATIENCE) == ExitCode.DONE
+        server.lie(r"/metadata/timestamp", servers.status(404))
+        with Running(world, server, "--once") as once:
+            assert once.process.wait(PATIENCE) == ExitCode.UNAVAILABLE
+
+
+def test_systemd_is_told_how_things_are(world: World, tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, world.serve() as server:
+        listening.bind(str(address))
+        listening.settimeout(PATIENCE)
+        told: list[str] = []
+
+        def expect(text: str) -> None:
+            while not (told and told[-1].startswith(text)):
+                told.append(listening.recv(4096).decode())
+
+        environment = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "200000"}
+        with Running(world, server, **environment) as daemon:
+            expect("READY=1")
+            expect("STATUS=checking")
+            expect("STATUS=next check at")
+            for _ in range(3):
+                expect("WATCHDOG=1")
+                told.append("")
+            daemon.signal(signal.SIGHUP)
+            expect("RELOADING=1\nMONOTONIC_USEC=")
+            expect("READY=1")
+            daemon.signal(signal.SIGTERM)
+            expect("STOPPING=1")
+            assert daemon.process.wait(PATIENCE) == ExitCode.DONE
+
+
+def test_a_loop_that_is_stuck_gives_no_sign_of_life(world: World, tmp_path: Path) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, world.serve() as server:
+        listening.bind(str(address))
+        listening.settimeout(PATIENCE)
+        environment = {"NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "200000"}
+        with Running(world, server, **environment) as daemon:
+            daemon.wait_for("checked")
+            while listening.recv(4096) != b"WATCHDOG=1":
+                pass
+            daemon.signal(signal.SIGSTOP)
+            assert falls_silent(listening)
+            daemon.signal(signal.SIGCONT)
+            while listening.recv(4096) != b"WATCHDOG=1":
+                pass
+
+
+def falls_silent(listening: socket.socket) -> bool:
+    """Read what has been sent, and tell whether nothing more comes."""
+    listening.settimeout(1.0)
+    try:
+        for _ in range(1000):
+            listening.recv(4096)
+    except TimeoutError:
+        return True
+    finally:
+        listening.settimeout(PATIENCE)
+    return False
+
+
+def child_of(pid: int) -> int:
+    """Return the one child of a process."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
