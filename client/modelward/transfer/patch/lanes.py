@@ -1,0 +1,79 @@
+"""Arithmetic on many elements at once, in Python's own big integers.
+
+A piece of a file is one integer, and each element is a lane of it. Python adds, shifts and masks
+such integers at gigabytes a second, so that a device needs no numpy (docs/adr/0011). Nothing may
+carry from one lane into the next: the top bit of each lane is added apart from the others.
+"""
+
+from functools import cache
+
+from modelward.transfer.patch.operations import Coding
+
+PIECE = 256 << 10  # bytes: the most that is combined at once
+
+
+def interleave(planes: list[bytes]) -> bytes | bytearray:
+    """Return elements, given the planes of their first bytes, second bytes and so on."""
+    if len(planes) == 1:
+        return planes[0]
+    elements = bytearray(len(planes) * len(planes[0]))
+    for index, plane in enumerate(planes):
+        elements[index :: len(planes)] = plane
+    return elements
+
+
+def combine(coding: Coding, width: int, base: bytes, residue: bytes | memoryview) -> bytes:
+    """Return the new elements.
+
+    Args:
+        coding: How the residue was made: `SUBTRACT`, `FLOAT` or `XOR`.
+        width: Bytes of an element, little-endian.
+        base: The base's elements, at most `PIECE` bytes.
+        residue: What the patch has for them; as many bytes.
+    """
+    old = int.from_bytes(base, "little")
+    change = int.from_bytes(residue, "little")
+    if coding is Coding.XOR:
+        return (old ^ change).to_bytes(len(base), "little")
+    lanes = _lanes(width)
+    if coding is Coding.FLOAT:
+        old = lanes.monotone(old)
+    change = lanes.unzigzag(change)
+    new = (old & lanes.rest) + (change & lanes.rest) ^ (old ^ change) & lanes.top
+    if coding is Coding.FLOAT:
+        new = lanes.monotone(new)
+    return new.to_bytes(len(base), "little")
+
+
+class _Lanes:
+    """The lanes of a whole piece. A shorter one needs no others: what is masked is as short."""
+
+    def __init__(self, width: int) -> None:
+        self.bits = 8 * width
+        self.low = int.from_bytes((b"\x01" + bytes(width - 1)) * (PIECE // width), "little")
+        self.top = self.low << self.bits - 1
+        self.rest = self.top - self.low  # all bits but the top one
+
+    def unzigzag(self, change: int) -> int:
+        """Return what 0, 1, 2, 3, 4 stand for: 0, -1, 1, -2, 2."""
+        odd = change & self.low
+        return (change ^ odd) >> 1 ^ self._filled(odd)
+
+    def monotone(self, elements: int) -> int:
+        """Map the bits of floats to integers in the same order, and back: its own inverse.
+
+        Floats are a sign and a magnitude: where the sign is set, all other bits are inverted.
+        """
+        negative = elements & self.top
+        return elements ^ (negative - (negative >> self.bits - 1))
+
+    def _filled(self, odd: int) -> int:
+        """Return lanes with all bits set where the lowest one is."""
+        if self.bits <= 16:  # noqa: PLR2004 - one digit of Python's: the faster way
+            return odd * ((1 << self.bits) - 1)
+        return (odd << self.bits) - odd
+
+
+@cache
+def _lanes(width: int) -> _Lanes:
+    return _Lanes(width)

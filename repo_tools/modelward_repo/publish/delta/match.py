@@ -1,0 +1,207 @@
+"""Which part of the base each part of the new file comes from, and how it is best coded."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from modelward.transfer.patch.operations import Coding, Operation
+from modelward_repo.publish.delta.files import BLOCK, File
+from modelward_repo.publish.delta.residue import packed_planes, residue
+from modelward_repo.publish.delta.tensor import Tensor
+from modelward_repo.publish.delta.tensors import Gap, parts_of
+
+SAMPLES = 8
+SAMPLE = 32 << 10  # bytes
+SMALL = 64 << 10  # bytes: smaller tensors are coded as most others of their type are
+LEAST_GAP = 48  # bytes: an operation for less costs more than the bytes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A part of the new file and the part of the base it is compared with.
+
+    Attributes:
+        start: Where it begins in the new file.
+        length: Bytes.
+        offset: Where the base's part of the same length begins; None if there is none.
+        width: Bytes of an element.
+        is_float: Whether elements are a sign and a magnitude.
+    """
+
+    start: int
+    length: int
+    offset: int | None
+    width: int = 1
+    is_float: bool = False
+
+
+def operations(base: File, target: File) -> list[Operation]:
+    """Return how the new file is put together from the base, best as far as samples tell."""
+    pairs = list(_pairs(base, target))
+    usual: dict[tuple[int, bool, bool], dict[Coding, int]] = defaultdict(lambda: defaultdict(int))
+    chosen: list[Operation | None] = []
+    for pair in pairs:
+        operation = None
+        if pair.offset is not None and is_same(base, target, pair):
+            operation = Operation(Coding.COPY, 1, pair.length, pair.offset)
+        elif pair.length >= SMALL:
+            coding = _best(base, target, pair)
+            operation = _operation(pair, coding)
+            usual[_kind(pair)][coding] += pair.length
+        chosen.append(operation)
+    return list(
+        _merged(
+            operation or _operation(pair, _most(usual[_kind(pair)], pair))
+            for pair, operation in zip(pairs, chosen, strict=True)
+        )
+    )
+
+
+def is_same(base: File, target: File, pair: Pair) -> bool:
+    """Tell whether both parts have the same bytes."""
+    if pair.offset is None:
+        return False
+    theirs = base.blocks(pair.offset, pair.offset + pair.length)
+    ours = target.blocks(pair.start, pair.start + pair.length)
+    return all(mine == their for mine, their in zip(ours, theirs, strict=True))
+
+
+def _kind(pair: Pair) -> tuple[int, bool, bool]:
+    return pair.width, pair.is_float, pair.offset is None
+
+
+def _codings(pair: Pair) -> tuple[Coding, ...]:
+    if pair.offset is None:
+        return (Coding.RAW,)
+    return (Coding.FLOAT if pair.is_float else Coding.SUBTRACT, Coding.XOR, Coding.RAW)
+
+
+def _most(usual: dict[Coding, int], pair: Pair) -> Coding:
+    return max(usual, key=usual.__getitem__) if usual else _codings(pair)[0]
+
+
+def _operation(pair: Pair, coding: Coding) -> Operation:
+    offset = 0 if coding is Coding.RAW or pair.offset is None else pair.offset
+    return Operation(coding, pair.width, pair.length, offset)
+
+
+def _best(base: File, target: File, pair: Pair) -> Coding:
+    """Return the coding that makes a few samples smallest."""
+    codings = _codings(pair)
+    if len(codings) == 1:
+        return codings[0]
+    sizes = dict.fromkeys(codings, 0)
+    stride = max(SAMPLE, pair.length // SAMPLES // pair.width * pair.width)
+    for position in range(0, pair.length, stride):
+        length = min(SAMPLE, pair.length - position)
+        new = target.read(pair.start + position, length)
+        old = base.read((pair.offset or 0) + position, length)
+        for coding in codings:
+            planes = packed_planes(residue(coding, pair.width, old, new), 1)
+            sizes[coding] += sum(map(len, planes))
+    return min(sizes, key=sizes.__getitem__)
+
+
+def _merged(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Join operations that go on where the one before ended."""
+    last: Operation | None = None
+    for operation in operations:
+        if (
+            last is not None
+            and last.stream == operation.stream
+            and (last.coding is Coding.RAW or last.offset + last.length == operation.offset)
+        ):
+            last = replace(last, length=last.length + operation.length)
+            continue
+        if last is not None:
+            yield last
+        last = operation
+    if last is not None:
+        yield last
+
+
+def _pairs(base: File, target: File) -> Iterator[Pair]:
+    """Yield all parts of the new file with what they are compared with, in order."""
+    theirs = parts_of(base)
+    tensors = _Tensors(base, [part for part in theirs if isinstance(part, Tensor)])
+    gaps = _Gaps(base, [part for part in theirs if isinstance(part, Gap)])
+    for part in parts_of(target):
+        if isinstance(part, Tensor):
+            yield from tensors.pairs(target, part)
+        else:
+            yield gaps.pair(target, part)
+
+
+class _Tensors:
+    """The base's tensors, by what is asked about them."""
+
+    def __init__(self, base: File, tensors: list[Tensor]) -> None:
+        self._base = base
+        self._by_name = {(tensor.name, tensor.type): tensor for tensor in tensors}
+        self._by_length: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
+        for tensor in tensors:
+            self._by_length[tensor.type, tensor.length].append(tensor)
+        self._digests: dict[Tensor, bytes] = {}
+
+    def pairs(self, target: File, tensor: Tensor) -> Iterator[Pair]:
+        """Yield the tensor, or its parts, with what they are compared with."""
+        found = self._by_name.get((tensor.name, tensor.type))
+        if found is None or found.shape != tensor.shape:
+            found = self._renamed(target, tensor) or found
+        width, is_float = tensor.width, tensor.is_float
+        if found is None:
+            yield Pair(tensor.start, tensor.length, None, width, is_float)
+            return
+        # A tensor that grew or shrank by rows has the others where they were.
+        common = min(tensor.length, found.length) if _same_rows(tensor, found) else 0
+        if common:
+            yield Pair(tensor.start, common, found.start, width, is_float)
+        if common < tensor.length:
+            yield Pair(tensor.start + common, tensor.length - common, None, width, is_float)
+
+    def _renamed(self, target: File, tensor: Tensor) -> Tensor | None:
+        """Return a tensor of another name with the same content."""
+        candidates = self._by_length.get((tensor.type, tensor.length), [])
+        if not candidates:
+            return None
+        wanted = _digest(target, tensor)
+        for candidate in candidates:
+            if candidate not in self._digests:
+                self._digests[candidate] = _digest(self._base, candidate)
+            if self._digests[candidate] == wanted:
+                return candidate
+        return None
+
+
+def _same_rows(tensor: Tensor, found: Tensor) -> bool:
+    return tensor.shape == found.shape or (
+        len(tensor.shape) == len(found.shape) and tensor.shape[1:] == found.shape[1:]
+    )
+
+
+class _Gaps:
+    """What lies between the base's tensors, by content."""
+
+    def __init__(self, base: File, gaps: list[Gap]) -> None:
+        self._base = base
+        self._by_content = {
+            base.read(gap.start, gap.end - gap.start): gap.start
+            for gap in gaps
+            if LEAST_GAP <= gap.end - gap.start <= BLOCK
+        }
+
+    def pair(self, target: File, gap: Gap) -> Pair:
+        """Return the gap with the same bytes in the base, or with nothing."""
+        length = gap.end - gap.start
+        offset = None
+        if LEAST_GAP <= length <= BLOCK:
+            offset = self._by_content.get(target.read(gap.start, length))
+        return Pair(gap.start, length, offset)
+
+
+def _digest(file: File, tensor: Tensor) -> bytes:
+    digest = hashlib.sha256()
+    for block in file.blocks(tensor.start, tensor.end):
+        digest.update(block)
+    return digest.digest()
