@@ -12,7 +12,7 @@ import pytest
 from modelward import cli, update
 from modelward.errors import ExitCode
 from modelward.install import fsops, last
-from modelward.transfer.http import Http, Patience
+from modelward.transfer.http import Patience
 from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
 
@@ -231,7 +231,7 @@ def test_flags_win_over_environment_and_file(device, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch):
-    monkeypatch.setattr(update, "Http", lambda: Http(Patience(tries=1)))
+    monkeypatch.setattr(update, "PATIENCE", Patience(tries=1))
 
 
 def test_unreachable_repository(device):

@@ -139,10 +139,15 @@ class FormatError(Refused):
 
 
 class Unavailable(ModelwardError):
-    """Something needed could not be had now. Try again later; the running model still runs."""
+    """Something needed could not be had now. Try again later; the running model still runs.
+
+    Attributes:
+        again: Seconds after which asking the same server again may help; None if it will not.
+    """
 
     exit_code = ExitCode.UNAVAILABLE
     outcome = "unavailable"
+    again: float | None = None
 
 
 class NotFound(Unavailable):

@@ -4,7 +4,8 @@ The numbers, names and order are those of docs/gates.md and of every error messa
 is not built yet; the README says so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -26,13 +27,15 @@ from modelward.install import fsops
 from modelward.install.slots import Installed, Slot
 from modelward.install.store import Store
 from modelward.transfer import fetch, plan
-from modelward.transfer.http import Http
+from modelward.transfer import sources as addresses
+from modelward.transfer.http import Http, Patience
 from modelward.transfer.plan import Here, Limits, Plan
-from modelward.transfer.sources import Origin
+from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
+PATIENCE = Patience()
 
 
 class Watch(Protocol):
@@ -98,13 +101,14 @@ class Outcome:
         }
 
 
-def update(
+def update(  # noqa: PLR0913 - the last three are named, and seldom given
     device: Device,
     models: Sequence[str],
     watch: Watch,
     *,
     only_check: bool = False,
     keep_waiting: Callable[[str], bool] = fsops.never,
+    sources: Sources | None = None,
 ) -> Outcome:
     """Bring a device up to date, or find out what that would take.
 
@@ -114,14 +118,16 @@ def update(
         watch: Is told what happens.
         only_check: Stop after gate 9: decide everything, fetch and install nothing.
         keep_waiting: Whether to wait for another updater; see `fsops.lock`.
+        sources: Where everything comes from; None for what the device is configured for.
 
     Raises:
         Refused: A gate said no. Nothing was changed.
         Unavailable: Something could not be had. Nothing was changed.
     """
-    with fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting), Http() as http:
-        origin = Origin(device.config.repository)
-
+    with (
+        fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
+        _sources(device, sources) as used,
+    ):
         # 1. Recover: undo whatever an interrupted update left behind.
         device.slots.sweep()
         installed = device.slots.installed()
@@ -133,9 +139,9 @@ def update(
         # 3. Metadata: which repository state is current?
         repository = Repository(
             cache=device.cache,
-            metadata_url=origin.metadata_url,
-            targets_url=origin.targets_url,
-            fetcher=http,
+            metadata_url=addresses.METADATA,
+            targets_url=addresses.TARGETS,
+            fetcher=used,
             root=device.root,
             floors=floors,
         )
@@ -146,7 +152,7 @@ def update(
         watch.passed(Gate.METADATA, _metadata_detail(repository, now))
 
         # 4. Log: was this device shown what everybody is shown?
-        logged = ledger.check(repository.cache, policy, device, http, origin.log_url)
+        logged = ledger.check(repository.cache, policy, device, used, addresses.LOG)
         if logged is not None:
             watch.passed(Gate.LOG, logged.detail)
             before = passed
@@ -172,7 +178,7 @@ def update(
             watch.passed(Gate.CHANNEL, f"{model}: {decision.reason}")
 
         # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
-        visit = _Visit(repository, fleet, installed, device, http, origin, floors, now)
+        visit = _Visit(repository, fleet, installed, device, used, floors, now)
         examined = visit.examine_all(
             {model: decision.version for model, decision in decisions.items() if decision.version},
             watch,
@@ -198,7 +204,7 @@ def update(
 
         if examined:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
-            _fetch(planned, device.store, http, origin, watch)
+            _fetch(planned, device.store, used, watch)
             watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
 
             # 11. Install: stage aside, then one atomic switch of all models.
@@ -239,8 +245,7 @@ class _Visit:
     fleet: FleetPolicy
     installed: Installed
     device: Device
-    http: Http
-    origin: Origin
+    sources: Sources
     floors: Floors
     now: datetime
 
@@ -301,7 +306,7 @@ class _Visit:
     def _small_blob(self, blob: Blob) -> bytes:
         data = self.device.store.read(blob) if self.device.store.has(blob) else None
         if data is None:
-            data = fetch.fetch_small(self.http, self.origin.blob_url(blob.sha256), blob)
+            data = fetch.fetch_small(self.sources, blob)
         return data
 
     def _check_pins(self, found: Mapping[str, Examined]) -> None:
@@ -318,6 +323,18 @@ class _Visit:
                         f"{found[component].release.version}",
                         f"release a {model} for the new {component} too",
                     )
+
+
+@contextmanager
+def _sources(device: Device, given: Sources | None) -> Iterator[Sources]:
+    """Use the sources that were handed in, else those of the device's configuration."""
+    if given is not None:
+        yield given
+        return
+    config = device.config
+    # Each server is tried once at a time: going round them again is up to `Sources`.
+    with Http(replace(PATIENCE, tries=1)) as http:
+        yield addresses.of_addresses(config.repository, config.transfer.mirrors, http, PATIENCE)
 
 
 def _trusted_time(
@@ -351,7 +368,7 @@ def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
         return channel
 
 
-def _fetch(planned: Plan, store: Store, http: Http, origin: Origin, watch: Watch) -> None:
+def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> None:
     received = 0
 
     def progress(count: int) -> None:
@@ -360,8 +377,7 @@ def _fetch(planned: Plan, store: Store, http: Http, origin: Origin, watch: Watch
         watch.fetching(received, planned.cost)
 
     for step in planned.steps:
-        blob = step.blob
-        store.add(blob, fetch.fetch(http, origin.blob_url(blob.sha256), blob, progress))
+        fetch.fetch_blob(sources, step.blob, store, progress=progress)
 
 
 def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above

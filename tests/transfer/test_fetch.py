@@ -1,72 +1,55 @@
 """Gate 10: a blob is what its name says, to the byte, or it is refused."""
 
 import hashlib
-from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from modelward.errors import Gate, Refused, TooLong, Unavailable
+from modelward.errors import Gate, Refused, Unavailable
 from modelward.formats.release import Blob
-from modelward.transfer.fetch import fetch, fetch_small
+from modelward.install.store import Store
+from modelward.transfer.fetch import fetch_blob, fetch_small
+from modelward.transfer.sources import Kind, Sources, blob_path
+from tests.transfer.fakes import FakeSource
 
 CONTENT = b"weights" * 100
 BLOB = Blob(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-URL = "https://example.com/blob"
+PATH = blob_path(BLOB.sha256)
 
 
-class Source:
-    """Serves blocks, and cuts at the limit as `Http` does; or fails after some of them."""
-
-    def __init__(self, *blocks: bytes, error: Exception | None = None) -> None:
-        self.blocks = blocks
-        self.error = error
-        self.limit = -1
-
-    def stream(self, url: str, limit: int) -> Iterator[memoryview]:
-        self.limit = limit
-        sent = 0
-        for block in self.blocks:
-            sent += len(block)
-            if sent > limit:
-                raise TooLong(f"{url}: more than {limit} bytes")
-            yield memoryview(block)
-        if self.error:
-            raise self.error
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
 
 
-@given(st.lists(st.integers(0, len(CONTENT)), max_size=5))
-def test_honest_blob_in_any_blocks(cuts):
-    places = [0, *sorted(cuts), len(CONTENT)]
-    blocks = [CONTENT[a:b] for a, b in pairwise(places)]
-    source = Source(*blocks)
+def serving(*contents: bytes) -> Sources:
+    return Sources(
+        [FakeSource(f"s{number}", {PATH: data}) for number, data in enumerate(contents)],
+        sleep=lambda _: None,
+    )
+
+
+def test_blob(store):
     told: list[int] = []
-    assert b"".join(fetch(source, URL, BLOB, told.append)) == CONTENT
-    assert sum(told) == source.limit == len(CONTENT)
-    assert fetch_small(Source(*blocks), URL, BLOB) == CONTENT
+    fetch_blob(serving(CONTENT), BLOB, store, progress=told.append)
+    assert store.read(BLOB) == CONTENT
+    assert sum(told) == len(CONTENT)
+    assert fetch_small(serving(CONTENT), BLOB) == CONTENT
 
 
-@pytest.mark.parametrize(
-    ("content", "what"),
-    [
-        (b"", "0 bytes instead of 700"),
-        (CONTENT[:-1], "699 bytes instead of 700"),
-        (CONTENT + b"x", "more than 700 bytes"),
-        (CONTENT[:-1] + b"x", "other content than its name says"),
-        (bytes(len(CONTENT)), "other content than its name says"),
-    ],
-)
-def test_wrong_bytes(content, what):
-    with pytest.raises(Refused, match=what) as refusal:
-        fetch_small(Source(content), URL, BLOB)
+def test_wrong_bytes_come_from_elsewhere(store):
+    fetch_blob(serving(bytes(len(CONTENT)), CONTENT), BLOB, store)
+    assert store.read(BLOB) == CONTENT
+
+
+def test_wrong_bytes(store):
+    with pytest.raises(Refused, match="other content than its name says") as refusal:
+        fetch_blob(serving(bytes(len(CONTENT))), BLOB, store)
     assert refusal.value.gate is Gate.FETCH
-    assert URL in refusal.value.reason
+    assert not store.has(BLOB)
 
 
-def test_source_that_fails():
-    with pytest.raises(Unavailable, match="no route") as problem:
-        fetch_small(Source(CONTENT[:5], error=Unavailable("no route")), URL, BLOB)
+def test_nobody_has_it(store):
+    with pytest.raises(Unavailable) as problem:
+        fetch_blob(Sources([FakeSource("s", {}, Kind.MIRROR)]), BLOB, store)
     assert problem.value.gate is Gate.FETCH
     assert problem.value.advice

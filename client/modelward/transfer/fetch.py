@@ -1,68 +1,85 @@
-"""Gate 10: fetch blobs, hashed while they arrive, never a byte more than they should have."""
+"""Gate 10: bring blobs into the store, hashed while they arrive and cut at their length."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from modelward.errors import Gate, Refused, TooLong, Unavailable
+from modelward.errors import Refused, Unavailable
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob
+from modelward.transfer.sources import Sources, Standing, at_fetch, wrong
 
+BLOCK = 1 << 20  # bytes
 Progress = Callable[[int], None]  # called with the number of bytes that just arrived
 
 
-class Stream(Protocol):
-    """Streams a document of at most `limit` bytes, block by block."""
+class Shelf(Protocol):
+    """Where blobs are kept; see `modelward.install.store.Store`."""
 
-    def stream(self, url: str, limit: int) -> Iterator[memoryview]:
-        """Yield blocks; see `modelward.transfer.http.Http.stream`."""
+    def add(self, blob: Blob, blocks: Iterable[memoryview]) -> None:
+        """Keep a blob, if `blocks` ends without an error."""
         ...
 
 
-def fetch(
-    stream: Stream, url: str, blob: Blob, progress: Progress | None = None
-) -> Iterator[memoryview]:
-    """Yield a blob's blocks as they arrive. The last check is made after the last block.
-
-    The caller must not use what it wrote unless this ends without an error.
-
-    Raises:
-        Refused: The bytes are not the blob (attack row 11).
-        Unavailable: The server did not deliver.
-    """
-    digest = hashlib.sha256()
-    received = 0
-    try:
-        for block in stream.stream(url, blob.length):
-            digest.update(block)
-            received += len(block)
-            if progress:
-                progress(len(block))
-            yield block
-    except TooLong as error:
-        raise _wrong(url, f"more than {blob.length} bytes") from error
-    except Unavailable as error:
-        error.gate = error.gate or Gate.FETCH
-        error.advice = error.advice or "try again: what arrived whole is kept and not fetched twice"
-        raise
-    if received != blob.length:
-        raise _wrong(url, f"{received} bytes instead of {blob.length}")
-    if digest.hexdigest() != blob.sha256:
-        raise _wrong(url, "other content than its name says")
-
-
-def fetch_small(stream: Stream, url: str, blob: Blob) -> bytes:
+def fetch_small(sources: Sources, blob: Blob) -> bytes:
     """Return a small blob's bytes, verified.
 
     Raises:
         Refused: The bytes are not the blob.
-        Unavailable: The server did not deliver.
+        Unavailable: No source delivered.
     """
-    return b"".join(bytes(block) for block in fetch(stream, url, blob))
+    return sources.fetch_blob(blob)
 
 
-def _wrong(url: str, what: str) -> Refused:
-    return Refused(
-        Gate.FETCH,
-        f"{url} delivered {what}",
-        "that server is broken or hostile: use another mirror",
-    )
+def fetch_blob(
+    sources: Sources,
+    blob: Blob,
+    store: Shelf,
+    index: ChunkIndex | None = None,  # noqa: ARG001 - in the next commit
+    progress: Progress | None = None,
+) -> None:
+    """Bring one blob into the store. Its whole digest is always verified.
+
+    Args:
+        sources: Where from.
+        blob: What.
+        store: Where to.
+        index: Its chunks, in order and without gaps, if there is an index. Only tells which source
+            delivered what was wrong; it is never believed.
+        progress: Told of bytes as they arrive.
+
+    Raises:
+        Refused: Sources delivered something else, and no other the right bytes (attack row 11).
+        Unavailable: No source delivered.
+    """
+    problem: Unavailable | None = None
+    for standing in sources.for_blobs():
+        try:
+            store.add(blob, _verified(standing, blob, progress or _ignore))
+        except Refused as error:
+            sources.ban(standing, error)
+        except Unavailable as error:
+            sources.failed(standing)
+            problem = problem or at_fetch(error)
+        else:
+            return
+    raise problem or sources.nobody_left()
+
+
+def _verified(standing: Standing, blob: Blob, progress: Progress) -> Iterator[memoryview]:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(BLOCK))
+    reader = standing.source.open(blob, 0, blob.length)
+    try:
+        while count := reader.readinto(buffer):
+            digest.update(buffer[:count])
+            progress(count)
+            yield buffer[:count]
+    finally:
+        reader.close()
+    if digest.hexdigest() != blob.sha256:
+        raise wrong(standing.source.name, "other content than its name says")
+
+
+def _ignore(_count: int) -> None:
+    pass

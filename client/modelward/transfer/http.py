@@ -1,66 +1,57 @@
 """HTTP for a device: bounded, impatient, and trusting nothing.
 
 `http.client` rather than a bigger library: it is part of Python and starts in a fifth of the
-time. Redirects are not followed; content encodings are not asked for and not accepted (attack row
-11); no answer may drip in for ever, whichever part of it drips (rows 7 and 8).
+time. Redirects are followed only to hosts that are listed; content encodings are not asked for and
+not accepted (attack row 11); no answer may drip in for ever, whichever part of it drips (rows 7 and
+8).
 """
 
 import http.client
 import io
-import random
 import socket
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from threading import Lock
 from typing import Any, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult
 
-from modelward.errors import NotFound, TooLong, Unavailable, UsageError
+from modelward.errors import NotFound, TooLong, Unavailable
+from modelward.transfer.body import Body
+from modelward.transfer.network import SHOWN, Network, parse, why
+from modelward.transfer.pace import Clock, Pace, Patience, Sleep, Throttle
+
+__all__ = ["BLOCK", "Http", "Patience"]
 
 BLOCK = 1 << 20  # bytes
+MAX_REDIRECTS = 5
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "modelward"}
-_SHOWN = 200  # characters: the most of a server's own words that an error quotes
 _NOT_FOUND = (403, 404, 410)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to wait for whom.
-
-    Attributes:
-        connect: Seconds to connect, and to wait for any single read.
-        rate: Least bytes of content a second, measured over `window`.
-        window: Seconds over which the rate is measured.
-        total: Seconds for one small document.
-        tries: How often to try a server that does not answer or is busy.
-        pause: Seconds before the second try; doubles each time, with jitter.
-    """
-
-    connect: float = 10.0
-    rate: int = 1024
-    window: float = 15.0
-    total: float = 60.0
-    tries: int = 4
-    pause: float = 0.5
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 
 @dataclass
 class Http:
-    """An HTTP client for one update. Keeps one connection a server open.
+    """An HTTP client for one update; may be used from many threads. Keeps connections open.
 
     Attributes:
         patience: How long to wait.
         clock: Monotonic seconds.
         sleep: Waits so many seconds.
+        network: The way to the servers.
+        throttle: A cap on the bandwidth of `open`, if there is one.
     """
 
     patience: Patience = field(default_factory=Patience)
-    clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-    _open: dict[tuple[str, str], http.client.HTTPConnection] = field(default_factory=dict)
+    clock: Clock = time.monotonic
+    sleep: Sleep = time.sleep
+    network: Network = field(default_factory=Network)
+    throttle: Throttle | None = None
+    _idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def fetch(self, url: str, limit: int) -> bytes:
         """Return a small document.
@@ -89,7 +80,7 @@ class Http:
             NotFound: The server has no such file.
             Unavailable: Anything else went wrong.
         """
-        pace = _Pace(url, self.patience, self.clock, total)
+        pace = Pace(url, self.patience, self.clock, total)
         with self._response(url, pace) as response:
             declared = response.length
             if declared is not None and declared > limit:
@@ -109,17 +100,45 @@ class Http:
             NotFound: The server has no such file.
             Unavailable: Anything else went wrong.
         """
-        pace = _Pace(url, self.patience, self.clock, self.patience.total)
+        pace = Pace(url, self.patience, self.clock, self.patience.total)
         with self._response(url, pace, {"If-None-Match": f'"{sha256}"'}) as response:
             if response.status == http.client.NOT_MODIFIED:
                 response.read()
                 return None
             return b"".join(map(bytes, _blocks(url, response, limit, pace)))
 
+    def open(self, url: str, start: int, stop: int, length: int) -> Body:
+        """Return a reader of bytes `start` to `stop`, exclusive, of a file of known length.
+
+        Raises:
+            Refused: The answer is about other bytes, or another length (attack row 11).
+            NotFound: The server has no such file.
+            Unavailable: Anything else went wrong.
+        """
+        pace = Pace(url, self.patience, self.clock, None)
+        whole = (start, stop) == (0, length)
+        headers = {} if whole else {"Range": f"bytes={start}-{stop - 1}"}
+        key, connection, response = self._ask(url, pace, _HEADERS | headers)
+
+        def end(*, reusable: bool) -> None:
+            if reusable:
+                self._give(key, connection)
+            else:
+                connection.close()
+
+        try:
+            return Body(url, response, (start, stop, length), pace, self.throttle, end)
+        except BaseException:
+            connection.close()
+            raise
+
     def close(self) -> None:
-        """Close all connections."""
-        while self._open:
-            self._open.popitem()[1].close()
+        """Close all connections that are not in use."""
+        with self._lock:
+            idle = [connection for kept in self._idle.values() for connection in kept]
+            self._idle.clear()
+        for connection in idle:
+            connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -129,148 +148,119 @@ class Http:
 
     @contextmanager
     def _response(
-        self, url: str, pace: "_Pace", headers: Mapping[str, str] | None = None
+        self, url: str, pace: Pace, headers: Mapping[str, str] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        address = _address(url)
-        response = self._ask(address, url, pace, _HEADERS | dict(headers or {}))
+        key, connection, response = self._ask(url, pace, _HEADERS | dict(headers or {}))
         try:
             yield response
         except BaseException:
-            self._drop(address)
+            connection.close()
             raise
-        if not response.isclosed():
-            self._drop(address)
+        if response.isclosed():
+            self._give(key, connection)
+        else:
+            connection.close()
 
-    def _ask(
-        self, address: SplitResult, url: str, pace: "_Pace", headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
+    def _ask(self, url: str, pace: Pace, headers: Mapping[str, str]) -> "_Asked":
         """Send the request, trying again while the server is absent or busy."""
-        problem = f"{url}: not tried"
-        for attempt in range(1, self.patience.tries + 1):
+        asked, redirects, failures = url, 0, 0
+        while True:
             pace.start()
             try:
-                response = self._request(address, pace, headers)
-            except Unavailable:
-                self._drop(address)
-                raise
+                answer = self._request(parse(asked), pace, headers, redirected=redirects > 0)
+                pace.answered()
+                target = self._judge(asked, answer, headers)
+            except Unavailable as error:
+                if error.again is None:
+                    raise
+                problem = error
             except (OSError, UnicodeError, http.client.HTTPException) as error:
-                self._drop(address)
-                problem = f"{url}: {_why(error)}"
+                problem = _later(f"{asked}: {why(error)}")
             else:
-                if response.status == http.client.OK or (
-                    response.status == http.client.NOT_MODIFIED and "If-None-Match" in headers
-                ):
-                    encoding = response.getheader("Content-Encoding", "identity")
-                    if encoding != "identity":
-                        self._drop(address)
-                        shown = repr(encoding[:_SHOWN])
-                        raise Unavailable(f"{url}: the server sent {shown}, which is refused")
-                    return response
-                self._drop(address)
-                meaning = http.client.responses.get(response.status, "an unknown status")
-                problem = f"{url}: the server answered {response.status} ({meaning})"
-                if response.status in _NOT_FOUND:
-                    raise NotFound(problem, response.status)
-                if response.status not in _BUSY:
-                    raise Unavailable(problem)
-            if attempt < self.patience.tries:
-                pause = self.patience.pause * 2 ** (attempt - 1)
-                self.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                if target is None:
+                    return answer
+                asked, redirects = target, redirects + 1
+                if redirects > MAX_REDIRECTS:
+                    raise Unavailable(f"{url}: redirected more than {MAX_REDIRECTS} times")
+                continue
+            failures += 1
+            if failures >= self.patience.tries:
+                raise problem
+            self.sleep(self.patience.before_try(failures, problem.again))
+
+    def _judge(self, asked: str, answer: "_Asked", headers: Mapping[str, str]) -> str | None:
+        """Return None if an answer is one to the request, or where it redirects to."""
+        _, connection, response = answer
+        if _is_asked_for(response, headers):
+            encoding = response.getheader("Content-Encoding", "identity")
+            if encoding == "identity":
+                return None
+            connection.close()
+            raise Unavailable(f"{asked}: the server sent {encoding[:SHOWN]!r}, which is refused")
+        connection.close()
+        meaning = http.client.responses.get(response.status, "an unknown status")
+        problem = f"{asked}: the server answered {response.status} ({meaning})"
+        if response.status in _NOT_FOUND:
+            raise NotFound(problem, response.status)
+        if response.status in _BUSY:
+            raise _later(problem, _retry_after(response) or 0.0)
+        if response.status in _REDIRECTS:
+            target = self.network.follow(asked, response.getheader("Location"))
+            if target is not None:
+                return target
         raise Unavailable(problem)
 
     def _request(
-        self, address: SplitResult, pace: "_Pace", headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
+        self, address: SplitResult, pace: Pace, headers: Mapping[str, str], *, redirected: bool
+    ) -> "_Asked":
         key = (address.scheme, address.netloc)
-        connection = self._open.get(key)
-        if connection is not None and connection.sock is not None:
+        connection = None if redirected else self._take(key)
+        if connection is not None:
             try:
-                return self._send(connection, address, pace, headers)
+                return key, connection, self._send(connection, address, pace, headers)
             except (OSError, http.client.HTTPException):
-                # A kept connection may have been closed while idle: that is no failed try.
-                self._drop(address)
-        connection = self._open[key] = self._connect(address)
-        return self._send(connection, address, pace, headers)
+                pass  # a kept connection may have been closed while idle: that is no failed try
+        connection = self.network.connect(address, self.patience.connect, redirected=redirected)
+        if redirected:
+            key = ("", "")  # never kept: it was made without this device's certificate
+        return key, connection, self._send(connection, address, pace, headers)
 
     def _send(
         self,
         connection: http.client.HTTPConnection,
         address: SplitResult,
-        pace: "_Pace",
+        pace: Pace,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
         connection.response_class = _paced(pace)
-        path = address.path or "/"
-        target = f"{path}?{address.query}" if address.query else path
-        connection.request("GET", target, headers=dict(headers))
-        return connection.getresponse()
-
-    def _connect(self, address: SplitResult) -> http.client.HTTPConnection:
-        host, port = address.hostname or "", address.port
-        if address.scheme == "https":
-            return http.client.HTTPSConnection(
-                host, port, timeout=self.patience.connect, context=ssl.create_default_context()
-            )
-        return http.client.HTTPConnection(host, port, timeout=self.patience.connect)
-
-    def _drop(self, address: SplitResult) -> None:
-        connection = self._open.pop((address.scheme, address.netloc), None)
-        if connection:
+        try:
+            target, more = self.network.target(address), self.network.headers(address)
+            connection.request("GET", target, headers=dict(headers) | more)
+            return connection.getresponse()
+        except BaseException:
             connection.close()
+            raise
+
+    def _take(self, key: tuple[str, str]) -> http.client.HTTPConnection | None:
+        with self._lock:
+            kept = self._idle.get(key)
+            return kept.pop() if kept else None
+
+    def _give(self, key: tuple[str, str], connection: http.client.HTTPConnection) -> None:
+        if connection.sock is None or not key[0]:
+            connection.close()
+            return
+        with self._lock:
+            self._idle.setdefault(key, []).append(connection)
 
 
-class _Pace:
-    """Notices a server that is too slow, whether it drips headers, framing or content."""
-
-    def __init__(
-        self, url: str, patience: Patience, clock: Callable[[], float], total: float | None
-    ) -> None:
-        self._url = url
-        self._patience = patience
-        self._clock = clock
-        self._total = total
-        self.start()
-
-    def start(self) -> None:
-        """Start anew, with a new request."""
-        self._start = self._window = self._clock()
-        self._content = 0
-
-    def arrived(self, count: int) -> None:
-        """Note that so many bytes of content have arrived."""
-        self._content += count
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Do not count the time spent inside: a slow disk is not a slow server."""
-        before = self._clock()
-        yield
-        away = self._clock() - before
-        self._start += away
-        self._window += away
-
-    def check(self) -> None:
-        """Raise Unavailable if the server is too slow. Called before every read from the network.
-
-        One read waits for at most `Patience.connect` seconds, so that no more can pass unchecked.
-        """
-        now = self._clock()
-        if self._total is not None and now - self._start > self._total:
-            raise Unavailable(f"{self._url}: took longer than {self._total:g} seconds")
-        seconds = now - self._window
-        if seconds >= self._patience.window:
-            if self._content < self._patience.rate * seconds:
-                raise Unavailable(
-                    f"{self._url}: slower than {self._patience.rate} bytes a second over "
-                    f"{self._patience.window:g} seconds"
-                )
-            self._window, self._content = now, 0
+_Asked = tuple[tuple[str, str], http.client.HTTPConnection, http.client.HTTPResponse]
 
 
 class _PacedReader(io.RawIOBase):
     """A connection's unbuffered reader, with a check before every read."""
 
-    def __init__(self, inner: io.RawIOBase, pace: _Pace) -> None:
+    def __init__(self, inner: io.RawIOBase, pace: Pace) -> None:
         self._inner = inner
         self._pace = pace
 
@@ -286,7 +276,7 @@ class _PacedReader(io.RawIOBase):
         super().close()
 
 
-def _paced(pace: _Pace) -> type[http.client.HTTPResponse]:
+def _paced(pace: Pace) -> type[http.client.HTTPResponse]:
     """Return the class of a response whose every read, of headers too, is paced."""
 
     class Response(http.client.HTTPResponse):
@@ -297,8 +287,30 @@ def _paced(pace: _Pace) -> type[http.client.HTTPResponse]:
     return Response
 
 
+def _is_asked_for(response: http.client.HTTPResponse, headers: Mapping[str, str]) -> bool:
+    """Tell whether an answer is one to the request, whatever it may contain."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        return "Range" in headers
+    if response.status == http.client.NOT_MODIFIED:
+        return "If-None-Match" in headers
+    return response.status == http.client.OK
+
+
+def _retry_after(response: http.client.HTTPResponse) -> float | None:
+    """Return how many seconds a busy server asks to wait (RFC 9110, 10.2.3), if it does."""
+    value = response.getheader("Retry-After", "").strip()
+    if value.isascii() and value.isdecimal():
+        return float(value[:10])
+    with suppress(ValueError, TypeError, OverflowError):
+        date = response.getheader("Date")  # its own clock: this device's may be wrong
+        now = parsedate_to_datetime(date) if date else None
+        if now is not None:
+            return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    return None
+
+
 def _blocks(
-    url: str, response: http.client.HTTPResponse, limit: int, pace: _Pace
+    url: str, response: http.client.HTTPResponse, limit: int, pace: Pace
 ) -> Iterator[memoryview]:
     received = 0
     while True:
@@ -306,7 +318,7 @@ def _blocks(
             # read1 returns what has come, and does not wait for a block to be full.
             data = response.read1(min(BLOCK, limit + 1))
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"{url}: the connection broke: {_why(error)}") from error
+            raise _later(f"{url}: the connection broke: {why(error)}") from error
         if not data:
             break
         received += len(data)
@@ -321,15 +333,8 @@ def _blocks(
         response.close()  # until Python 3.11.8, read1 left it open: the connection went to waste
 
 
-def _address(url: str) -> SplitResult:
-    try:
-        address = urlsplit(url)
-        if address.scheme in ("http", "https") and address.hostname and address.port != 0:
-            return address
-    except ValueError:
-        pass
-    raise UsageError(f"{url!r} is not an http or https address", "give it with --repository")
-
-
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:_SHOWN] if str(error) else type(error).__name__
+def _later(problem: str, seconds: float = 0.0) -> Unavailable:
+    """Return, for the caller to raise, a problem that may be over soon."""
+    error = Unavailable(problem)
+    error.again = seconds
+    return error

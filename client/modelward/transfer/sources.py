@@ -1,33 +1,342 @@
-"""Where blobs come from. Any of them may lie; every byte is checked."""
+"""Where bytes come from. Any source may lie; every byte is checked by whoever asked for it.
 
-from dataclasses import dataclass
+A source serves the files of one repository by their relative path, URL-quoted as in its address:
+``metadata/timestamp.json``, ``targets/...``, ``log/tile/...``, ``blobs/sha256/ab/<64 hex>``. Small
+documents come whole; of a blob, any range can be read, by many threads at once.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+from threading import Lock
+from typing import Protocol, Self
+
+from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats.release import Blob
+from modelward.transfer.http import Http
+from modelward.transfer.pace import Clock, Patience, Sleep
+
+# Where in a repository TUF's metadata, its targets, and the transparency log are.
+METADATA, TARGETS, LOG = "metadata/", "targets/", "log/"
+ADVICE = "that server is broken or hostile: use another mirror"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The repository itself.
+class Kind(IntEnum):
+    """What a source is to this device, in the order in which blobs are asked for."""
 
-    Attributes:
+    MEDIUM = 1  # a stick or a directory that somebody brought
+    NEIGHBOUR = 2  # another device: near, and trusted with nothing
+    MIRROR = 3
+    ORIGIN = 4  # the repository itself
+
+
+class Reader(Protocol):
+    """Bytes of one range of a blob, in order."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Put the next bytes at the start of `buffer`, as many as have come; 0 at the range's end.
+
+        Raises:
+            Refused: The source is provably wrong, for example about the range.
+            Unavailable: It did not deliver.
+        """
+        ...
+
+    def close(self) -> None:
+        """Be done with it, read to its end or not."""
+        ...
+
+
+class Source(Protocol):
+    """Serves the files of one repository; see the module."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: its address, without secrets."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What it is to this device."""
+        ...
+
+    def fetch(self, path: str, limit: int) -> bytes:
+        """Return a small document.
+
+        Args:
+            path: Where it is, relative to the repository.
+            limit: Most bytes it may have.
+
+        Raises:
+            TooLong: It is longer; reading stopped there.
+            NotFound: There is no such file.
+            Unavailable: Anything else went wrong.
+        """
+        ...
+
+    def open(self, blob: Blob, start: int, stop: int) -> Reader:
+        """Return a reader of bytes `start` to `stop`, exclusive. Called from many threads at once.
+
+        Raises:
+            Refused: The source is provably wrong, for example about the blob's length.
+            NotFound: It has no such blob.
+            Unavailable: Anything else went wrong.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
+
+def blob_path(sha256: str) -> str:
+    """Return where a blob is in every repository."""
+    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+
+
+class HttpSource:
+    """A repository behind HTTP.
+
+    Args:
         url: Its address, without a final slash.
+        http: The client to ask with; whoever made it closes it.
+        kind: What it is to this device.
     """
 
-    url: str
+    def __init__(self, url: str, http: Http, kind: Kind = Kind.ORIGIN) -> None:
+        self._http = http
+        self.name = url
+        self.kind = kind
 
-    @property
-    def metadata_url(self) -> str:
-        """Where TUF metadata is."""
-        return f"{self.url}/metadata/"
+    def fetch(self, path: str, limit: int) -> bytes:
+        """Return a small document; see `Source`."""
+        return self._http.fetch(f"{self.name}/{path}", limit)
 
-    @property
-    def targets_url(self) -> str:
-        """Where TUF targets are."""
-        return f"{self.url}/targets/"
+    def open(self, blob: Blob, start: int, stop: int) -> Reader:
+        """Return a reader of a range of a blob; see `Source`."""
+        url = f"{self.name}/{blob_path(blob.sha256)}"
+        return self._http.open(url, start, stop, blob.length)
 
-    @property
-    def log_url(self) -> str:
-        """Where the transparency log is."""
-        return f"{self.url}/log/"
+    def close(self) -> None:
+        """Leave the client open: other sources use it."""
 
-    def blob_url(self, sha256: str) -> str:
-        """Return where a blob is."""
-        return f"{self.url}/blobs/sha256/{sha256[:2]}/{sha256}"
+
+@dataclass
+class Standing:
+    """What a source has shown of itself in this update.
+
+    Attributes:
+        source: The source.
+        order: Its place in the configuration.
+        failures: Failures since it last delivered.
+        rate: Bytes a second that it delivered of late; 0 if not known.
+        received: Bytes that it delivered.
+        banned: Why nothing more is taken from it; empty if it is not banned.
+    """
+
+    source: Source
+    order: int
+    failures: int = 0
+    rate: float = 0.0
+    received: int = 0
+    banned: str = ""
+
+
+@dataclass
+class Sources:
+    """Several sources of one repository: scored, banned, and asked in turn. Safe for many threads.
+
+    Attributes:
+        sources: The sources, in the order of the configuration.
+        patience: How often to go round them for a document.
+        clock: Monotonic seconds.
+        sleep: Waits so many seconds.
+    """
+
+    sources: Sequence[Source]
+    patience: Patience = field(default_factory=Patience)
+    clock: Clock = time.monotonic
+    sleep: Sleep = time.sleep
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+        self._standings = [Standing(source, order) for order, source in enumerate(self.sources)]
+
+    def fetch(self, path: str, limit: int) -> bytes:
+        """Return a small document: from the origin, else from whoever has it.
+
+        That a document does not exist is believed of the first who answers: mirrors copy, and
+        TUF's search for a new root must not ask them all each time.
+
+        Raises:
+            TooLong: It is longer; reading stopped there.
+            NotFound: The first source that answered has no such file.
+            Unavailable: No source delivered.
+        """
+        return self._in_turn(self._for_documents(), lambda source: source.fetch(path, limit))
+
+    def fetch_blob(self, blob: Blob) -> bytes:
+        """Return a small blob's bytes, verified, from whoever delivers the right ones.
+
+        Raises:
+            Refused: A source delivered something else, and no other the right bytes.
+            Unavailable: No source delivered.
+        """
+
+        def ask(source: Source) -> bytes:
+            try:
+                data = source.fetch(blob_path(blob.sha256), blob.length)
+            except TooLong as error:
+                raise wrong(source.name, f"more than {blob.length} bytes") from error
+            _check(source.name, data, blob)
+            return data
+
+        try:
+            return self._in_turn(self.for_blobs(), ask, everywhere=True)
+        except Unavailable as error:
+            raise at_fetch(error) from error.__cause__
+
+    def for_blobs(self) -> list[Standing]:
+        """Return the sources that are not banned, the most promising first."""
+        with self._lock:
+            usable = [standing for standing in self._standings if not standing.banned]
+        return sorted(
+            usable,
+            key=lambda item: (item.failures, item.source.kind, -item.rate, item.order),
+        )
+
+    def failed(self, standing: Standing) -> None:
+        """Note that a source did not deliver."""
+        with self._lock:
+            standing.failures += 1
+
+    def delivered(self, standing: Standing, count: int, seconds: float) -> None:
+        """Note that a source delivered bytes which were not found wrong."""
+        with self._lock:
+            standing.failures = 0
+            standing.received += count
+            rate = count / max(seconds, 1e-6)
+            standing.rate = rate if not standing.rate else 0.7 * standing.rate + 0.3 * rate
+
+    def ban(self, standing: Standing, reason: Refused) -> None:
+        """Take nothing more from a source that was caught with wrong bytes (attack row 11)."""
+        with self._lock:
+            standing.banned = standing.banned or reason.reason
+
+    def banned(self) -> dict[str, str]:
+        """Return the names of banned sources, and why they are."""
+        with self._lock:
+            return {item.source.name: item.banned for item in self._standings if item.banned}
+
+    def received(self) -> dict[str, int]:
+        """Return how many bytes of blobs each source delivered."""
+        with self._lock:
+            return {item.source.name: item.received for item in self._standings if item.received}
+
+    def nobody_left(self) -> Unavailable | Refused:
+        """Return, for the caller to raise, that every source was banned; or that there is none."""
+        banned = self.banned()
+        if banned:
+            return Refused(Gate.FETCH, "; ".join(banned.values()), ADVICE)
+        return Unavailable("there is no source to fetch from", "name a mirror", Gate.FETCH)
+
+    def close(self) -> None:
+        """Close all sources."""
+        for source in self.sources:
+            with suppress(OSError):
+                source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _in_turn(
+        self, tried: list[Standing], ask: Callable[[Source], bytes], *, everywhere: bool = False
+    ) -> bytes:
+        """Ask one source after the other, and again those with which that may help.
+
+        Args:
+            tried: The sources, in order.
+            ask: Asks one.
+            everywhere: Go on where a source says that there is no such file.
+        """
+        problem: Unavailable | None = None
+        for attempt in range(1, self.patience.tries + 1):
+            wishes: dict[int, float] = {}
+            for standing in tried:
+                try:
+                    data = ask(standing.source)
+                except Refused as error:
+                    self.ban(standing, error)
+                except Unavailable as error:
+                    if isinstance(error, NotFound) and not everywhere:
+                        raise
+                    self.failed(standing)
+                    problem = problem or error
+                    if error.again is not None:
+                        wishes[standing.order] = error.again
+                else:
+                    standing.failures = 0
+                    return data
+            tried = [standing for standing in tried if standing.order in wishes]
+            if not tried:
+                break
+            if attempt < self.patience.tries:
+                self.sleep(self.patience.before_try(attempt, min(wishes.values())))
+        raise problem or self.nobody_left()
+
+    def _for_documents(self) -> list[Standing]:
+        """Return the order for documents: nearest to the origin first, who just failed last."""
+        near = {Kind.ORIGIN: 0, Kind.MEDIUM: 1, Kind.MIRROR: 2, Kind.NEIGHBOUR: 3}
+        with self._lock:
+            return sorted(
+                self._standings,
+                key=lambda item: (
+                    bool(item.banned), item.failures, near[item.source.kind], item.order,
+                ),
+            )  # fmt: skip
+
+
+def of_addresses(
+    origin: str,
+    mirrors: Iterable[str],
+    http: Http,
+    patience: Patience,
+    more: Iterable[Source] = (),
+) -> Sources:
+    """Return the sources of a configuration: its repository, mirrors of it, and others.
+
+    Args:
+        origin: The repository's address.
+        mirrors: Addresses of mirrors.
+        http: A client that tries each server once.
+        patience: How often to go round them.
+        more: Further sources, such as neighbours.
+    """
+    found: list[Source] = [HttpSource(origin, http)]
+    found += [HttpSource(url, http, Kind.MIRROR) for url in mirrors]
+    return Sources([*found, *more], patience, http.clock, http.sleep)
+
+
+def wrong(name: str, what: str) -> Refused:
+    """Return, for the caller to raise, that a source delivered something else."""
+    return Refused(Gate.FETCH, f"{name} delivered {what}", ADVICE)
+
+
+def at_fetch(error: Unavailable) -> Unavailable:
+    """Return an error with the gate and the advice of fetching."""
+    error.gate = error.gate or Gate.FETCH
+    error.advice = error.advice or "try again: what arrived whole is kept and not fetched twice"
+    return error
+
+
+def _check(name: str, data: bytes, blob: Blob) -> None:
+    if len(data) != blob.length:
+        raise wrong(name, f"{len(data)} bytes instead of {blob.length}")
+    if hashlib.sha256(data).hexdigest() != blob.sha256:
+        raise wrong(name, "other content than its name says")

@@ -1,0 +1,153 @@
+"""The way to a server: addresses, TLS, a proxy, and which redirects may be followed."""
+
+import base64
+import http.client
+import ssl
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from modelward.errors import Unavailable, UsageError
+
+PORTS = {"http": 80, "https": 443}
+SHOWN = 200  # characters: the most of a server's own words that an error quotes
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to reach servers. The default is directly, with the system's authorities.
+
+    Attributes:
+        proxy: Address of an HTTP proxy, ``http://[user:password@]host:port``; empty for none.
+        ca: A file of certificates to believe instead of the system's.
+        certificate: This device's own certificate, for servers that ask for one.
+        key: The private key of `certificate`, if not in the same file.
+        redirects: Hosts, or host:port, that a server may redirect to.
+    """
+
+    proxy: str = field(default="", repr=False)
+    ca: Path | None = None
+    certificate: Path | None = field(default=None, repr=False)
+    key: Path | None = field(default=None, repr=False)
+    redirects: tuple[str, ...] = ()
+
+    def connect(
+        self, address: SplitResult, timeout: float, *, redirected: bool = False
+    ) -> http.client.HTTPConnection:
+        """Return a connection, not yet open, to the server of an address.
+
+        Args:
+            address: An address, checked by `parse`.
+            timeout: Seconds to connect, and for any single read.
+            redirected: Another server led here: it is not shown this device's certificate.
+        """
+        host, port = address.hostname or "", address.port or PORTS[address.scheme]
+        proxy = self._proxy
+        if address.scheme == "https":
+            context = self._anonymous if redirected else self._context
+            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+                proxy[0] if proxy else host,
+                proxy[1] if proxy else port,
+                timeout=timeout,
+                context=context,
+            )
+            if proxy:
+                connection.set_tunnel(host, port, self._proxy_headers)
+            return connection
+        if proxy:
+            return http.client.HTTPConnection(*proxy, timeout=timeout)
+        return http.client.HTTPConnection(host, port, timeout=timeout)
+
+    def target(self, address: SplitResult) -> str:
+        """Return what to ask for: a path, or a whole address where a proxy forwards it."""
+        path = address.path or "/"
+        path = f"{path}?{address.query}" if address.query else path
+        if self.proxy and address.scheme == "http":
+            return f"http://{address.netloc}{path}"
+        return path
+
+    def headers(self, address: SplitResult) -> dict[str, str]:
+        """Return the headers that a proxy needs."""
+        return self._proxy_headers if self.proxy and address.scheme == "http" else {}
+
+    def follow(self, url: str, location: str | None) -> str | None:
+        """Return where a redirect leads, or None if it is not to be followed (attack row 11).
+
+        Args:
+            url: The address that answered.
+            location: The Location header.
+        """
+        if not location or not self.redirects:
+            return None
+        target = urljoin(url, location)
+        try:
+            address = parse(target)
+        except UsageError:
+            return None
+        port = address.port or PORTS[address.scheme]
+        names = {address.hostname, f"{address.hostname}:{port}"}
+        if address.port is None:
+            names.add(address.netloc)
+        safe = address.scheme in ("https", urlsplit(url).scheme) and address.username is None
+        return target if safe and names & set(self.redirects) else None
+
+    @cached_property
+    def _proxy(self) -> tuple[str, int] | None:
+        if not self.proxy:
+            return None
+        parts = urlsplit(self.proxy)
+        return parts.hostname or "", parts.port or PORTS["http"]
+
+    @cached_property
+    def _proxy_headers(self) -> dict[str, str]:
+        parts = urlsplit(self.proxy)
+        if not parts.username:
+            return {}
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+
+    @cached_property
+    def _anonymous(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+        except OSError as error:
+            raise Unavailable(
+                f"the authorities in {self.ca} cannot be loaded: {error}",
+                "mend `ca` in [transfer] of modelward.toml",
+            ) from error
+
+    @cached_property
+    def _context(self) -> ssl.SSLContext:
+        if self.certificate is None:
+            return self._anonymous
+        try:
+            context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+            # A passphrase would be asked for on the terminal, where nobody sits.
+            context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        except OSError as error:
+            raise Unavailable(
+                f"the certificate {self.certificate} cannot be loaded: {error}",
+                "mend `ca`, `certificate` and `key` in [transfer] of modelward.toml",
+            ) from error
+        return context
+
+
+def parse(url: str) -> SplitResult:
+    """Return the parts of an address.
+
+    Raises:
+        UsageError: It is not an http or https address.
+    """
+    try:
+        address = urlsplit(url)
+        if address.scheme in PORTS and address.hostname and address.port != 0:
+            return address
+    except ValueError:
+        pass
+    raise UsageError(f"{url!r} is not an http or https address", "give it with --repository")
+
+
+def why(error: BaseException) -> str:
+    """Return what went wrong, shortly."""
+    return f"{type(error).__name__}: {error}"[:SHOWN] if str(error) else type(error).__name__

@@ -1,0 +1,145 @@
+"""Several sources of one repository: asked in turn, scored, and banned when caught."""
+
+import hashlib
+
+import pytest
+
+from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats.release import Blob
+from modelward.transfer.http import Http, Patience
+from modelward.transfer.sources import Kind, Sources, blob_path, of_addresses
+from tests.transfer.fakes import FakeSource
+
+CONTENT = b"weights" * 100
+BLOB = Blob(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+PATH = blob_path(BLOB.sha256)
+TIMESTAMP = "metadata/timestamp.json"
+
+
+def broken(again: float | None = None):
+    def fail(_path: str) -> None:
+        error = Unavailable("no route")
+        error.again = again
+        raise error
+
+    return fail
+
+
+def sources(*given: FakeSource) -> tuple[Sources, list[float]]:
+    pauses: list[float] = []
+    return Sources(given, Patience(tries=3, pause=1.0), sleep=pauses.append), pauses
+
+
+def test_documents_come_from_the_origin_and_blobs_from_mirrors():
+    origin = FakeSource("origin", {TIMESTAMP: b"1", PATH: CONTENT})
+    mirror = FakeSource("mirror", {TIMESTAMP: b"1", PATH: CONTENT}, Kind.MIRROR)
+    both, _ = sources(origin, mirror)
+    assert both.fetch(TIMESTAMP, 10) == b"1"
+    assert both.fetch_blob(BLOB) == CONTENT
+    assert (origin.asked, mirror.asked) == ([TIMESTAMP], [PATH])
+
+
+def test_absent_origin_is_replaced_and_not_asked_first_again():
+    origin = FakeSource("origin", fail=broken())
+    mirror = FakeSource("mirror", {TIMESTAMP: b"1"}, Kind.MIRROR)
+    both, pauses = sources(origin, mirror)
+    assert both.fetch(TIMESTAMP, 10) == both.fetch(TIMESTAMP, 10) == b"1"
+    assert len(origin.asked) == 1
+    assert not pauses
+
+
+def test_absence_is_believed_of_the_first_who_answers():
+    origin = FakeSource("origin")
+    mirror = FakeSource("mirror", {"metadata/2.root.json": b"x"}, Kind.MIRROR)
+    both, _ = sources(origin, mirror)
+    with pytest.raises(NotFound):
+        both.fetch("metadata/2.root.json", 10)
+    assert not mirror.asked
+
+
+def test_blob_that_a_mirror_lacks_comes_from_the_origin():
+    origin = FakeSource("origin", {PATH: CONTENT})
+    both, _ = sources(origin, FakeSource("mirror", {}, Kind.MIRROR))
+    assert both.fetch_blob(BLOB) == CONTENT
+    assert not both.banned()
+
+
+def test_all_are_asked_again_while_that_may_help():
+    first = FakeSource("first", fail=broken(again=0.0))
+    second = FakeSource("second", fail=broken(again=100.0))
+    gone = FakeSource("gone", fail=broken())
+    all_three, pauses = sources(first, second, gone)
+    with pytest.raises(Unavailable, match="no route"):
+        all_three.fetch(TIMESTAMP, 10)
+    assert [len(source.asked) for source in (first, second, gone)] == [3, 3, 1]
+    assert 0.5 <= pauses[0] <= 1.5
+    assert 1 <= pauses[1] <= 3
+
+
+def test_what_a_server_asks_for_is_waited_for_but_not_for_ever():
+    patience = Patience(tries=2, pause=0.001, longest=60)
+    assert patience.before_try(1, 7.0) == 7.0
+    assert patience.before_try(1, 1e9) == 60
+    assert patience.before_try(5000) == 60
+
+
+def test_endless_document_comes_from_another():
+    origin = FakeSource("origin", {TIMESTAMP: b"x" * 100})
+    mirror = FakeSource("mirror", {TIMESTAMP: b"1"}, Kind.MIRROR)
+    both, _ = sources(origin, mirror)
+    assert both.fetch(TIMESTAMP, 10) == b"1"
+    alone, _ = sources(origin)
+    with pytest.raises(TooLong):
+        alone.fetch(TIMESTAMP, 10)
+
+
+@pytest.mark.parametrize("lie", [b"", CONTENT[:-1], CONTENT + b"x", bytes(len(CONTENT))])
+def test_source_that_lies_is_banned(lie):
+    liar = FakeSource("liar", {PATH: lie, TIMESTAMP: b"liar's"}, Kind.MIRROR)
+    origin = FakeSource("origin", {PATH: CONTENT, TIMESTAMP: b"1"})
+    both, _ = sources(liar, origin)
+    assert both.fetch_blob(BLOB) == CONTENT
+    assert both.fetch_blob(BLOB) == CONTENT
+    assert len(liar.asked) == 1
+    assert list(both.banned()) == ["liar"]
+    alone, _ = sources(liar)
+    for _ in range(2):
+        with pytest.raises(Refused, match="liar delivered") as refusal:
+            alone.fetch_blob(BLOB)
+        assert refusal.value.gate is Gate.FETCH
+    assert alone.fetch(TIMESTAMP, 100) == b"liar's"  # judged by TUF, whoever brings it
+
+
+def test_blob_that_nobody_has():
+    nobody, _ = sources(FakeSource("origin"), FakeSource("mirror", kind=Kind.MIRROR))
+    with pytest.raises(NotFound) as problem:
+        nobody.fetch_blob(BLOB)
+    assert problem.value.gate is Gate.FETCH
+    assert problem.value.advice
+    none, _ = sources()
+    with pytest.raises(Unavailable, match="no source"):
+        none.fetch_blob(BLOB)
+    with pytest.raises(Unavailable, match="no source"):
+        none.fetch(TIMESTAMP, 10)
+
+
+def test_faster_of_two_alike_is_asked_first():
+    slow, fast = FakeSource("slow", kind=Kind.MIRROR), FakeSource("fast", kind=Kind.MIRROR)
+    both, _ = sources(slow, fast)
+    first, second = both.for_blobs()
+    assert first.source is slow
+    both.delivered(first, 1000, 1.0)
+    both.delivered(second, 5000, 1.0)
+    assert [standing.source.name for standing in both.for_blobs()] == ["fast", "slow"]
+    both.failed(second)
+    assert [standing.source.name for standing in both.for_blobs()] == ["slow", "fast"]
+    assert both.received() == {"slow": 1000, "fast": 5000}
+
+
+def test_of_addresses():
+    with Http() as http:
+        made = of_addresses("https://a.example", ["https://b.example"], http, Patience())
+    assert [(source.name, source.kind) for source in made.sources] == [
+        ("https://a.example", Kind.ORIGIN),
+        ("https://b.example", Kind.MIRROR),
+    ]
