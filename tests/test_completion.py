@@ -22,7 +22,7 @@ def complete(*words: str) -> set[str]:
     line = " ".join(["modelward", *words])
     program = f"""
 set -euo pipefail
-{script(cli._parser(), "bash")}
+{script(cli.parser(), "bash")}
 COMP_WORDS=({line.replace("''", '""')})
 COMP_CWORD={len(words)}
 _modelward
@@ -56,14 +56,14 @@ def test_it_is_registered():
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("bash is not installed")
-    program = script(cli._parser(), "bash") + "complete -p modelward"
+    program = script(cli.parser(), "bash") + "complete -p modelward"
     done = subprocess.run([bash, "-c", program], capture_output=True, text=True, check=True)
     assert "-F _modelward modelward" in done.stdout
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells(shell):
-    text = script(cli._parser(), shell)
+    text = script(cli.parser(), shell)
     assert all(command in text for command in COMMANDS)
     program = shutil.which(shell)
     if program is None:
@@ -74,4 +74,4 @@ def test_other_shells(shell):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_command(capsys, shell):
     assert cli.main(["completion", shell]) == 0
-    assert capsys.readouterr().out == script(cli._parser(), shell)
+    assert capsys.readouterr().out == script(cli.parser(), shell)

@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelward.config import (
-    DEFAULT_STATE,
     FILE,
     Config,
     from_settings,
     load,
-    state_directory,
 )
 from modelward.config.address import check_repository
 from modelward.errors import UsageError
+from modelward.settings import DEFAULT_STATE, state_directory
 from tests.formats import strategies
 
 FILE_SETTINGS = """\

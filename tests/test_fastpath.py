@@ -1,13 +1,11 @@
 """Gate 3's fast path: nothing new is found with one request, and only when that is certain."""
 
-import dataclasses
 import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from modelward import fastpath
-from modelward.config import from_settings
 from modelward.errors import NotFound, Unavailable
 from modelward.fastpath import PROBE_ROOT, Rest
 
@@ -15,6 +13,9 @@ NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TIMESTAMP = b'{"signed": {}}'
 DIGEST = hashlib.sha256(TIMESTAMP).hexdigest()
+ASKED = "a" * 64
+URL = "https://example.com"
+REST = Rest(DIGEST, ASKED, 3, NOW, NOW + 8 * HOUR, URL, False, {"meter-reader": "1.0.0"})
 
 
 class Source:
@@ -32,33 +33,28 @@ class Source:
 
 
 @pytest.fixture
-def config(tmp_path):
-    """A device at rest since NOW, whose metadata expires in eight hours."""
-    config = from_settings(tmp_path, {"repository": "https://example.com", "device_id": "d"})
+def state(tmp_path):
+    """The state of a device at rest since NOW, whose metadata expires in eight hours."""
     (tmp_path / "current").symlink_to("generations/3")
-    fastpath.remember(
-        tmp_path, Rest(DIGEST, fastpath.settings_digest(config, ()), 3, NOW, NOW + 8 * HOUR)
-    )
-    return config
-
-
-def nothing_new(config, answer=None, now=NOW + HOUR, models=()) -> bool:
-    return fastpath.nothing_new(config, models, now, Source(answer))
+    fastpath.remember(tmp_path, REST)
+    return tmp_path
 
 
 @pytest.mark.parametrize("answer", [None, TIMESTAMP])
-def test_nothing_new(config, answer):
+def test_nothing_new(state, answer):
     source = Source(answer)
-    assert fastpath.nothing_new(config, (), NOW + HOUR, source)
-    url = "https://example.com/metadata/timestamp.json"
+    rest = fastpath.recall(state, ASKED, NOW + HOUR)
+    assert rest == REST
+    assert fastpath.still_holds(rest, source.fetch_unless)
+    url = f"{URL}/metadata/timestamp.json"
     assert source.asked == [(url, fastpath.TIMESTAMP_CAP, DIGEST)]
 
 
 @pytest.mark.parametrize(
     "answer", [b"", TIMESTAMP + b" ", NotFound("no such file"), Unavailable("no route")]
 )
-def test_any_doubt_means_a_full_check(config, answer):
-    assert not nothing_new(config, answer)
+def test_any_doubt_means_a_full_check(answer):
+    assert not fastpath.still_holds(REST, Source(answer).fetch_unless)
 
 
 @pytest.mark.parametrize(
@@ -71,48 +67,31 @@ def test_any_doubt_means_a_full_check(config, answer):
         (datetime.max.replace(tzinfo=UTC), False),
     ],
 )
-def test_only_until_something_expires(config, now, certain):
-    assert nothing_new(config, now=now) == certain
+def test_only_until_something_expires(state, now, certain):
+    assert (fastpath.recall(state, ASKED, now) is not None) == certain
 
 
-def test_a_new_root_is_looked_for_at_least_daily(config):
-    rest = Rest.parse((config.state / fastpath.FILE).read_bytes())
-    fastpath.remember(config.state, dataclasses.replace(rest, expires=NOW + 1000 * HOUR))
-    assert nothing_new(config, now=NOW + PROBE_ROOT - timedelta(seconds=1))
-    assert not nothing_new(config, now=NOW + PROBE_ROOT)
+def test_a_new_root_is_looked_for_at_least_daily(state):
+    fastpath.remember(state, REST._replace(expires=NOW + 1000 * HOUR))
+    assert fastpath.recall(state, ASKED, NOW + PROBE_ROOT - timedelta(seconds=1))
+    assert not fastpath.recall(state, ASKED, NOW + PROBE_ROOT)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"repository": "https://other.example"},
-        {"channel": "canary"},
-        {"device_id": "other"},
-        {"models": ("meter-reader",)},
-        {"labels": {"site": "plant-7"}},
-    ],
-)
-def test_other_settings_mean_a_full_check(config, change):
-    assert not nothing_new(dataclasses.replace(config, **change))
-
-
-def test_other_models_mean_a_full_check(config):
-    assert not nothing_new(config, models=("meter-reader",))
+def test_other_settings_mean_a_full_check(state):
+    assert not fastpath.recall(state, "b" * 64, NOW)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\0" * 99, b"{}"])
-def test_without_a_note_no_request_is_made(config, content):
-    fastpath.forget(config.state)
+def test_without_a_note_there_is_no_fast_path(state, content):
+    fastpath.forget(state)
     if content is not None:
-        (config.state / fastpath.FILE).write_bytes(content)
-    source = Source()
-    assert not fastpath.nothing_new(config, (), NOW + HOUR, source)
-    assert source.asked == []
+        (state / fastpath.FILE).write_bytes(content)
+    assert not fastpath.recall(state, ASKED, NOW + HOUR)
 
 
 @pytest.mark.parametrize("target", ["generations/4", "generations/03", None])
-def test_another_generation_means_a_full_check(config, target):
-    (config.state / "current").unlink()
+def test_another_generation_means_a_full_check(state, target):
+    (state / "current").unlink()
     if target:
-        (config.state / "current").symlink_to(target)
-    assert not nothing_new(config)
+        (state / "current").symlink_to(target)
+    assert not fastpath.recall(state, ASKED, NOW)

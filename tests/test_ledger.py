@@ -382,7 +382,7 @@ def test_expiry_of_a_delegated_role_by_trusted_time(site):
 
 
 def rest(now: datetime) -> Rest:
-    return Rest("a" * 64, "b" * 64, 0, now, now + HOUR)
+    return Rest("a" * 64, "b" * 64, 0, now, now + HOUR, "https://example.com", False, {})
 
 
 def test_other_tree_of_the_same_size(site):

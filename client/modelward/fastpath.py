@@ -4,47 +4,47 @@ Most checks find nothing. If the server still has the very timestamp that was ve
 device last came to rest, and nothing that was verified then has expired, then nothing has changed
 and the check is over. A mirror gains nothing from it that it did not have (docs/adr/0008): it
 could always serve old metadata until that expires, and no longer.
+
+What this module imports is what such a check loads: tests/test_lean.py keeps watch.
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple
 
-from modelward.config import Config
 from modelward.errors import FormatError, ModelwardError
 from modelward.formats import strict
-from modelward.install import fsops
+from modelward.transfer import direct
 
 FILE = "rest.json"
 DOCUMENT = "rest.json"
 SCHEMA = "modelward/rest/1"
-CAP = 4096
+CAP = 1 << 20
 TIMESTAMP_CAP = 16_384  # bytes, as TUF's client has it
 PROBE_ROOT = timedelta(days=1)  # a new root is looked for at least this often
 
 
-class Conditional(Protocol):
-    """Fetches a document unless it is the one that is already known."""
+FetchUnless = Callable[[str, int, str], bytes | None]
+"""Returns a document of an address, at most so long, or None if its digest is still the one given.
 
-    def fetch_unless(self, url: str, limit: int, sha256: str) -> bytes | None:
-        """Return the body, or None if the server says that its digest is still `sha256`."""
-        ...
+Raises ModelwardError if it cannot.
+"""
 
 
-@dataclass(frozen=True)
-class Rest:
+class Rest(NamedTuple):
     """How things stood when the device last found nothing left to do.
 
     Attributes:
         timestamp: Digest of the timestamp metadata that was verified.
-        settings: Digest of what the device asked for.
+        settings: Digest of what the device asked for (`modelward.settings.asked`).
         generation: The generation that was installed.
         since: When that was, and a new root was last looked for.
         expires: When the first of all roles that were verified expires.
+        repository: Address of the repository.
+        direct: Whether that is asked without TLS and without a proxy.
+        running: The version of every model of that generation.
     """
 
     timestamp: str
@@ -52,6 +52,9 @@ class Rest:
     generation: int
     since: datetime
     expires: datetime
+    repository: str
+    direct: bool
+    running: Mapping[str, str]
 
     @classmethod
     def parse(cls, data: bytes) -> "Rest":
@@ -62,12 +65,16 @@ class Rest:
         """
         fields = strict.Fields(DOCUMENT, strict.load(DOCUMENT, data, CAP))
         fields.schema(SCHEMA)
+        running = fields.fields("running")
         return cls(
             timestamp=fields.sha256("timestamp"),
             settings=fields.sha256("settings"),
             generation=fields.integer("generation"),
             since=fields.time("since"),
             expires=fields.time("expires"),
+            repository=fields.text("repository"),
+            direct=fields.boolean("direct"),
+            running={model: running.text(model) for model in running.raw},
         )
 
     def to_bytes(self) -> bytes:
@@ -80,59 +87,78 @@ class Rest:
                 "generation": self.generation,
                 "since": strict.rfc3339(self.since),
                 "expires": strict.rfc3339(self.expires),
+                "repository": self.repository,
+                "direct": self.direct,
+                "running": dict(self.running),
             }
         )
 
 
 def remember(state: Path, rest: Rest) -> None:
     """Note how things stand."""
+    from modelward.install import fsops  # noqa: PLC0415 - a check that finds nothing does without
+
     fsops.write_file(state / FILE, rest.to_bytes())
 
 
 def forget(state: Path) -> None:
     """Make the next check a full one."""
+    from modelward.install import fsops  # noqa: PLC0415
+
     fsops.remove(state / FILE)
 
 
-def settings_digest(config: Config, models: Sequence[str]) -> str:
-    """Return the digest of everything on which the answer depends but the repository."""
-    asked = [config.repository, config.channel, config.device_id, dict(config.labels)]
-    text = json.dumps([*asked, sorted(models or config.models)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def nothing_new(state: Path, asked: str, now: datetime, fetch_unless: FetchUnless) -> Rest | None:
+    """Return how things stand, if the repository is as it was when this device came to rest.
+
+    None means only that a full check is needed; so does every problem.
+
+    Args:
+        state: The state directory.
+        asked: Digest of what is asked for (`modelward.settings.asked`).
+        now: The time.
+        fetch_unless: Fetches the timestamp, where a plain connection is not enough.
+    """
+    rest = recall(state, asked, now)
+    if rest is None:
+        return None
+    ask = direct.fetch_unless if rest.direct else fetch_unless
+    return rest if still_holds(rest, ask) else None
 
 
-def nothing_new(config: Config, models: Sequence[str], now: datetime, source: Conditional) -> bool:
-    """Tell whether the repository is as it was when this device last came to rest.
+def recall(state: Path, asked: str, now: datetime) -> Rest | None:
+    """Return how things stood, if that still bears on what is asked now.
+
+    Args:
+        state: The state directory.
+        asked: Digest of what is asked for.
+        now: The time.
+    """
+    try:
+        rest = Rest.parse((state / FILE).read_bytes())
+        current = _generation(state)
+    except (OSError, FormatError):
+        return None
+    fresh = rest.since <= now < min(rest.expires, rest.since + PROBE_ROOT)
+    same = (rest.settings, str(rest.generation)) == (asked, current)
+    return rest if fresh and same else None
+
+
+def still_holds(rest: Rest, fetch_unless: FetchUnless) -> bool:
+    """Tell whether the repository is as it was when the device came to rest.
 
     False means only that a full check is needed; so does every problem.
 
     Args:
-        config: The device's configuration.
-        models: The models that are asked for; empty for those configured.
-        now: The time.
-        source: Fetches the timestamp.
+        rest: How things stood, from `recall`.
+        fetch_unless: Fetches the timestamp.
     """
-    rest = _recall(config, models, now)
-    if rest is None:
-        return False
-    url = f"{config.repository}/metadata/timestamp.json"
+    url = f"{rest.repository}/metadata/timestamp.json"
     try:
-        body = source.fetch_unless(url, TIMESTAMP_CAP, rest.timestamp)
+        body = fetch_unless(url, TIMESTAMP_CAP, rest.timestamp)
     except ModelwardError:
         return False
     return body is None or hashlib.sha256(body).hexdigest() == rest.timestamp
-
-
-def _recall(config: Config, models: Sequence[str], now: datetime) -> Rest | None:
-    """Return how things stood, if that still bears on what is asked now."""
-    try:
-        rest = Rest.parse((config.state / FILE).read_bytes())
-        current = _generation(config.state)
-    except (OSError, FormatError):
-        return None
-    fresh = rest.since <= now < min(rest.expires, rest.since + PROBE_ROOT)
-    same = (rest.settings, str(rest.generation)) == (settings_digest(config, models), current)
-    return rest if fresh and same else None
 
 
 def _generation(state: Path) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from modelward.config import state_directory
 from modelward.errors import Gate, Refused, UsageError
 from modelward.formats.names import check_name
 from modelward.install.slots import Slots, open_file
 from modelward.install.store import Store, sha256_of
+from modelward.settings import state_directory
 
 
 class Model:

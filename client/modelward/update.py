@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from modelward import fastpath, ledger
+from modelward import fastpath, ledger, settings
 from modelward.device import Device
 from modelward.errors import Gate, Refused
 from modelward.examine import Examined, at_gate, examine, required
@@ -389,18 +389,21 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
     now: datetime,
 ) -> None:
     """Let the next check take the fast path, unless a rollout makes its answer depend on time."""
-    state = device.config.state
-    if any(entry.rollout for entry in channel.models.values()):
-        fastpath.forget(state)
+    config = device.config
+    if any(entry.rollout for entry in channel.models.values()) or not config.fingerprint:
+        fastpath.forget(config.state)
         return
     fastpath.remember(
-        state,
+        config.state,
         fastpath.Rest(
             timestamp=repository.cache.digest("timestamp"),
-            settings=fastpath.settings_digest(device.config, models),
+            settings=settings.asked(config.fingerprint, models),
             generation=installed.number,
             since=now,
             expires=min(role.expires for role in repository.cache.roles()),
+            repository=config.repository,
+            direct=config.repository.startswith("http:"),
+            running={model: slot.version for model, slot in installed.active.items()},
         ),
     )
 

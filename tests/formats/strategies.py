@@ -182,4 +182,14 @@ slots = st.dictionaries(
 )
 installed = st.builds(Installed, st.integers(0, MAX_INT), slots, slots)
 metrics = st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=5)
-rests = st.builds(Rest, digests, digests, st.integers(0, MAX_INT), times, times)
+rests = st.builds(
+    Rest,
+    digests,
+    digests,
+    st.integers(0, MAX_INT),
+    times,
+    times,
+    texts,
+    st.booleans(),
+    st.dictionaries(names, versions, max_size=3),
+)

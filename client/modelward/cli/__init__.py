@@ -1,18 +1,35 @@
 """The device's command line: parse, call, print. Everything is decided elsewhere.
 
-One file a command, or a few that belong together. Each loads what it needs when it runs: a check
-that finds nothing new must not wait for what it does not use.
+One file a command, or a few that belong together. Only the file of the command that is asked for is
+loaded, and that loads what it needs when it runs: a check that finds nothing new must not wait for
+what it does not use.
 """
 
-import argparse
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from modelward.cli import completion, explain, init, log, run, status, update, verify
 from modelward.cli.options import EXIT_CODES
+from modelward.cli.plain import parse
 from modelward.cli.terminal import report_error
 from modelward.errors import ExitCode, ModelwardError
+
+if TYPE_CHECKING:
+    import argparse
+
+_COMMANDS: Mapping[str, tuple[str, ...]] = {
+    "init": ("init",),
+    "update": ("update", "check"),
+    "run": ("run",),
+    "status": ("status",),
+    "explain": ("explain",),
+    "verify": ("verify",),
+    "log": ("evidence", "gossip", "verify-proof"),
+    "completion": ("completion",),
+}
+"""Files of this folder and the commands that each adds, in the order of `--help`."""
 
 _EXAMPLE = """\
 example:
@@ -24,7 +41,8 @@ example:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parse(words) or parser(*words[:1]).parse_args(words)
     try:
         code = int(options.run(options))
         sys.stdout.flush()
@@ -44,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser(command: str | None = None) -> "argparse.ArgumentParser":
+    """Return a parser that knows a command, or all if there is none of that name."""
+    import argparse  # noqa: PLC0415 - see modelward.cli.plain
+
+    top = argparse.ArgumentParser(
         prog="modelward",
         description="Verified updates of AI models, on a device. Nothing is installed unless "
         "the security team's roles (TUF), the chain of training steps (in-toto) and the fleet's "
@@ -53,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    for module in (init, update, run, status, explain, verify, log):
-        module.add(commands)
-    completion.add(commands, parser)
-    return parser
+    # Told its name, argparse need not format a usage line to find it out.
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, prog=top.prog)
+    wanted = [file for file, names in _COMMANDS.items() if command in names] or _COMMANDS
+    for file in wanted:
+        importlib.import_module(f"{__name__}.{file}").add(commands)
+    return top

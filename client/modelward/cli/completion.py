@@ -15,8 +15,8 @@ example:
 """
 
 
-def add(commands: Any, parser: argparse.ArgumentParser) -> None:
-    """Add the command; it completes whatever `parser` knows."""
+def add(commands: Any) -> None:
+    """Add the command."""
     completion = commands.add_parser(
         "completion",
         help="print a completion script for your shell",
@@ -25,11 +25,11 @@ def add(commands: Any, parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    completion.set_defaults(run=_run, parser=parser)
+    completion.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    from modelward import completion  # noqa: PLC0415
+    from modelward import cli, completion  # noqa: PLC0415 - this is a part of cli
 
-    sys.stdout.write(completion.script(options.parser, options.shell))
+    sys.stdout.write(completion.script(cli.parser(), options.shell))
     return ExitCode.DONE

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelward import config as configuration
 from modelward.cli.options import command
 from modelward.cli.terminal import say
 from modelward.errors import ExitCode, UsageError
+from modelward.settings import FILE, state_directory
 
 _HELP = """\
 Set this device up: a state directory, the root of trust, and modelward.toml.
@@ -47,18 +47,19 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    from modelward.install import fsops  # noqa: PLC0415 - each command loads what it needs
+    from modelward.config import from_settings  # noqa: PLC0415 - each command loads what it needs
+    from modelward.install import fsops  # noqa: PLC0415
     from modelward.trust import repository  # noqa: PLC0415
 
-    state = configuration.state_directory(options.state, os.environ)
-    if (state / configuration.FILE).exists():
+    state = state_directory(options.state, os.environ)
+    if (state / FILE).exists():
         raise UsageError(f"{state} is set up already", "remove it to set the device up anew")
     try:
         root = Path(options.root).read_bytes()
     except OSError as error:
         raise UsageError(f"the root metadata {options.root} cannot be read: {error}") from error
     version = repository.check_root(root)
-    settings = configuration.from_settings(
+    settings = from_settings(
         state,
         {
             "repository": options.repository,
@@ -73,7 +74,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     for folder in ("tuf", "store", "slots", "generations"):
         fsops.make_directory(state / folder)
     fsops.write_file(state / "root.json", root)
-    fsops.write_file(state / configuration.FILE, settings.to_toml().encode())
+    fsops.write_file(state / FILE, settings.to_toml().encode())
     say(
         options,
         {

@@ -1,12 +1,15 @@
 """What every command's options have in common."""
 
-import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelward import config as configuration
+from modelward.settings import DEFAULT_STATE, state_directory
 
 if TYPE_CHECKING:
+    import argparse
+
+    from modelward.config import Config
     from modelward.device import Device
 
 EXIT_CODES = """\
@@ -19,6 +22,8 @@ exit codes:
 
 def command(commands: Any, name: str, run: Any, summary: str, text: str) -> Any:
     """Add a command that works on a state directory, and return it for its own options."""
+    import argparse  # noqa: PLC0415 - see modelward.cli.plain
+
     added = commands.add_parser(
         name,
         help=summary,
@@ -29,26 +34,32 @@ def command(commands: Any, name: str, run: Any, summary: str, text: str) -> Any:
     added.add_argument(
         "--state",
         metavar="DIR",
-        help=f"state directory (default: $MODELWARD_STATE, then {configuration.DEFAULT_STATE})",
+        help=f"state directory (default: $MODELWARD_STATE, then {DEFAULT_STATE})",
     )
     added.add_argument("--json", action="store_true", help="print JSON, for scripts")
     added.set_defaults(run=run)
     return added
 
 
-def device_of(options: argparse.Namespace) -> "Device":
+def device_of(options: "argparse.Namespace") -> "Device":
     """Return the device whose state directory the options name."""
     from modelward.device import Device  # noqa: PLC0415
 
     return Device(config_of(options))
 
 
-def config_of(options: argparse.Namespace) -> configuration.Config:
+def config_of(options: "argparse.Namespace") -> "Config":
     """Return its configuration, with what the options override."""
-    state = configuration.state_directory(options.state, os.environ)
-    return configuration.load(state, os.environ, overrides_of(options))
+    from modelward import config  # noqa: PLC0415 - parsing settings loads slowly
+
+    return config.load(state_of(options), os.environ, overrides_of(options))
 
 
-def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
+def state_of(options: "argparse.Namespace") -> Path:
+    """Return the state directory."""
+    return state_directory(options.state, os.environ)
+
+
+def overrides_of(options: "argparse.Namespace") -> dict[str, str | None]:
     """Return the settings that a command's flags override; None where they do not."""
     return {name: getattr(options, name, None) for name in ("repository", "channel", "device_id")}

@@ -6,8 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from modelward import config as configuration
-from modelward.cli.options import command, overrides_of
+from modelward.cli.options import command, overrides_of, state_of
 from modelward.errors import ExitCode
 
 _HELP = """\
@@ -38,11 +37,12 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
+    from modelward import config  # noqa: PLC0415
     from modelward.daemon.log import Level, Log, is_journal  # noqa: PLC0415
     from modelward.daemon.loop import Daemon  # noqa: PLC0415 - each command loads what it needs
     from modelward.daemon.notify import Notifier  # noqa: PLC0415
 
-    state = configuration.state_directory(options.state, os.environ)
+    state = state_of(options)
     log = Log(
         sys.stdout,
         lambda: datetime.now(UTC),
@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     )
     daemon = Daemon(
         state,
-        load=lambda: configuration.merged(state, os.environ, overrides_of(options)),
+        load=lambda: config.merged(state, os.environ, overrides_of(options)),
         log=log,
         notifier=Notifier.of(os.environ, os.getpid()),
     )

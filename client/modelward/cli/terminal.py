@@ -1,13 +1,15 @@
 """What a person, or a script, is told."""
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelward.errors import Gate, ModelwardError, Refused
+
+if TYPE_CHECKING:
+    import argparse
 
 
 class Terminal:
@@ -49,7 +51,7 @@ class Terminal:
             self._open = False
 
 
-def say(options: argparse.Namespace, result: Mapping[str, Any], text: str) -> None:
+def say(options: "argparse.Namespace", result: Mapping[str, Any], text: str) -> None:
     """Print a result: as JSON if that was asked for, else for people."""
     sys.stdout.write((json.dumps(result, indent=2) if options.json else text) + "\n")
 

@@ -1,16 +1,19 @@
 """`modelward update` and `check`: take an update through the gates."""
 
-import argparse
 import contextlib
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from modelward.cli.options import command, config_of, device_of
+from modelward import fastpath, settings
+from modelward.cli.options import command, device_of, overrides_of, state_of
 from modelward.cli.terminal import Terminal, say
 from modelward.errors import ExitCode, Gate, ModelwardError
 
 if TYPE_CHECKING:
+    import argparse
+
     from modelward.device import Device
     from modelward.update import Outcome
 
@@ -32,8 +35,8 @@ example:
 def add(commands: Any) -> None:
     """Add the commands."""
     for name, run, summary, text in (
-        ("update", _update, "bring models up to date", _UPDATE_HELP),
-        ("check", _check, "find out what an update would do", _CHECK_HELP),
+        ("update", update, "bring models up to date", _UPDATE_HELP),
+        ("check", check, "find out what an update would do", _CHECK_HELP),
     ):
         added = command(commands, name, run, summary, text)
         added.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
@@ -42,23 +45,25 @@ def add(commands: Any) -> None:
         added.add_argument("--device-id", metavar="ID", help="another id, this time")
 
 
-def _update(options: argparse.Namespace) -> ExitCode:
+def update(options: "argparse.Namespace") -> ExitCode:
+    """Run `modelward update`."""
     return _run_update(options, only_check=False)
 
 
-def _check(options: argparse.Namespace) -> ExitCode:
+def check(options: "argparse.Namespace") -> ExitCode:
+    """Run `modelward check`."""
     return _run_update(options, only_check=True)
 
 
-def _run_update(options: argparse.Namespace, *, only_check: bool) -> ExitCode:
+def _run_update(options: "argparse.Namespace", *, only_check: bool) -> ExitCode:
     if _nothing_new(options):
         return ExitCode.DONE
-    from modelward import update  # noqa: PLC0415 - each command loads what it needs
+    from modelward.update import update as bring_up_to_date  # noqa: PLC0415
 
     device = device_of(options)
     watch = Terminal(quiet=options.json)
     try:
-        outcome = update.update(device, options.models, watch, only_check=only_check)
+        outcome = bring_up_to_date(device, options.models, watch, only_check=only_check)
     except ModelwardError as error:
         watch.end()
         if not only_check:
@@ -80,34 +85,43 @@ def _note(device: "Device", result: Mapping[str, Any]) -> None:
         last.write(device.config.state, device.clock(), result)
 
 
-def _nothing_new(options: argparse.Namespace) -> bool:
+def _nothing_new(options: "argparse.Namespace") -> bool:
     """Take the fast path of gate 3, before anything slow is loaded."""
-    from modelward import fastpath  # noqa: PLC0415
-    from modelward.install.slots import Slots  # noqa: PLC0415
-    from modelward.install.store import Store  # noqa: PLC0415
-    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
-
-    config = config_of(options)
-    with Http(Patience(tries=1)) as http:
-        if not fastpath.nothing_new(config, options.models, datetime.now(UTC), http):
-            return False
-    active = Slots(config.state, Store(config.state / "store")).installed().active
-    running = {model: slot.version for model, slot in active.items()}
+    state = state_of(options)
+    try:
+        file = (state / settings.FILE).read_bytes()
+    except OSError:
+        return False  # which is explained when it is read again
+    fingerprint = settings.fingerprint(file, os.environ, overrides_of(options))
+    asked = settings.asked(fingerprint, options.models)
+    rest = fastpath.nothing_new(state, asked, datetime.now(UTC), _fetch_unless)
+    if rest is None:
+        return False
     result = {
         "outcome": "unchanged",
         "exit_code": 0,
         "changes": [],
-        "reasons": dict.fromkeys(running, "the repository has not changed since the last check"),
+        "reasons": dict.fromkeys(
+            rest.running, "the repository has not changed since the last check"
+        ),
         "fetched": 0,
-        "running": running,
+        "running": dict(rest.running),
     }
     say(
         options,
         result,
         f"{Gate.METADATA}: the repository has not changed since the last check\n"
-        f"nothing to do; running: {_running(running)}",
+        f"nothing to do; running: {_running(rest.running)}",
     )
     return True
+
+
+def _fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
+    """Ask a repository that takes more than a plain connection."""
+    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
+
+    with Http(Patience(tries=1)) as http:
+        return http.fetch_unless(url, limit, sha256)
 
 
 def _running(running: Mapping[str, str]) -> str:

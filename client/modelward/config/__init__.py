@@ -25,9 +25,9 @@ from modelward.config.run import RunSettings
 from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
 from modelward.formats.names import check_name
+from modelward.settings import FILE, fingerprint
 
-FILE = "modelward.toml"
-DEFAULT_STATE = Path("/var/lib/modelward")
+FINGERPRINT = "fingerprint"  # what `merged` adds to the settings: no file can set it
 _SETTINGS = frozenset(
     (
         *("repository", "channel", "models", "device_id", "labels"),
@@ -52,6 +52,7 @@ class Config:
         transfer: Where bytes come from.
         run: When the daemon looks for updates.
         health: How a new model is tried before it may run.
+        fingerprint: Digest of what all this was read from (`modelward.settings.fingerprint`).
     """
 
     state: Path
@@ -63,6 +64,7 @@ class Config:
     transfer: TransferSettings = field(default_factory=TransferSettings)
     run: RunSettings = field(default_factory=RunSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
+    fingerprint: str = field(default="", compare=False)
 
     def to_toml(self) -> str:
         """Return the configuration file's text."""
@@ -78,11 +80,6 @@ class Config:
             *(f"{_quote(name)} = {_quote(value)}" for name, value in self.labels.items()),
         ]
         return "\n".join(lines) + "\n"
-
-
-def state_directory(flag: str | None, environment: Mapping[str, str]) -> Path:
-    """Return the state directory that flag, environment or default name."""
-    return Path(flag or environment.get("MODELWARD_STATE") or DEFAULT_STATE)
 
 
 def load(
@@ -107,7 +104,8 @@ def merged(
     """
     path = state / FILE
     try:
-        settings = tomllib.loads(path.read_text("utf-8"))
+        data = path.read_bytes()
+        settings = tomllib.loads(data.decode("utf-8"))
     except FileNotFoundError as error:
         raise UsageError(
             f"{state} is not set up",
@@ -121,9 +119,9 @@ def merged(
             f"{path}: {unknown[0]!r} is not a setting", f"settings: {', '.join(sorted(_SETTINGS))}"
         )
     settings |= _from_environment(environment)
-    return settings | {
-        name: value for name, value in (overrides or {}).items() if value is not None
-    }
+    flags = overrides or {}
+    settings |= {name: value for name, value in flags.items() if value is not None}
+    return settings | {FINGERPRINT: fingerprint(data, environment, flags)}
 
 
 def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
@@ -164,6 +162,7 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         transfer=TransferSettings.parse(settings.get(TransferSettings.NAME, {})),
         run=RunSettings.parse(settings.get(RunSettings.NAME, {})),
         health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
+        fingerprint=str(settings.get(FINGERPRINT, "")),
     )
 
 

@@ -143,11 +143,17 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
 
 
 def _nothing_new(config: Config) -> bool:
-    from modelward import fastpath  # noqa: PLC0415 - what a check without news needs is little
+    from modelward import fastpath, settings  # noqa: PLC0415 - a check without news needs little
+
+    asked = settings.asked(config.fingerprint, ())
+    return fastpath.nothing_new(config.state, asked, datetime.now(UTC), _fetch_unless) is not None
+
+
+def _fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
     from modelward.transfer.http import Http, Patience  # noqa: PLC0415
 
     with Http(Patience(tries=1)) as http:
-        return fastpath.nothing_new(config, (), datetime.now(UTC), http)
+        return http.fetch_unless(url, limit, sha256)
 
 
 def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]:

@@ -6,14 +6,12 @@ yet trustworthy: what a role key vouches for but the supply chain has not confir
 `Unverified`, and only the gate that verifies it can take it out.
 """
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Unverified(Generic[T]):
+class Unverified(NamedTuple, Generic[T]):
     """A well-formed document that nobody may act upon yet.
 
     Attributes:
