@@ -1,8 +1,9 @@
 """A device: its configuration, and where everything that it keeps is."""
 
 import importlib.metadata
+import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,18 @@ from modelward.install.floors import FloorStore
 from modelward.install.log_state import LogStore
 from modelward.install.slots import Slots
 from modelward.install.store import Store
+from modelward.install.trial import Trials
 from modelward.trust.requirements import Facts
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from any other."""
+    try:
+        return _BOOT.read_text("ascii").strip()
+    except OSError:
+        return ""  # then no boot is told from another
 
 
 @dataclass(frozen=True)
@@ -23,11 +35,15 @@ class Device:
         config: Its configuration.
         clock: Returns the time, with a time zone.
         facts: What its releases may require of it.
+        environment: The environment of the operator's command.
+        boot: Returns what tells one boot of the device from another.
     """
 
     config: Config
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     facts: Facts = field(default_factory=lambda: Facts(platform.machine(), runtime_version))
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    boot: Callable[[], str] = boot_id
 
     @property
     def root(self) -> bytes:
@@ -53,6 +69,11 @@ class Device:
     def floors(self) -> FloorStore:
         """What may only rise."""
         return FloorStore(self.config.state)
+
+    @property
+    def trials(self) -> Trials:
+        """What takes releases on trial."""
+        return Trials(self.config.state, self.slots, self.floors, self.boot)
 
     @property
     def log(self) -> LogStore:

@@ -9,8 +9,8 @@ from typing import Any
 from modelward.device import Device
 from modelward.errors import Gate, Refused, UsageError
 from modelward.formats import Unverified, dsse, strict
+from modelward.formats.installed import Slot
 from modelward.formats.policy import ModelPolicy
-from modelward.install.slots import Slot
 from modelward.log_memory import Memory, remember
 from modelward.trust import supply_chain
 from modelward.trust.repository import Cache, RoleState

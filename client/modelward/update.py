@@ -1,7 +1,6 @@
 """An update, as one numbered list of gates. A refusal at any of them leaves everything as it was.
 
-The numbers, names and order are those of docs/gates.md and of every error message. Gate 12 (health)
-is not built yet; the README says so.
+The numbers, names and order are those of docs/gates.md and of every error message.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from modelward import fastpath, ledger, settings
+from modelward import activate, fastpath, ledger, settings
 from modelward.device import Device
 from modelward.errors import Gate, Refused
 from modelward.examine import Examined, at_gate, examine, required
@@ -21,10 +20,11 @@ from modelward.formats import release as releases
 from modelward.formats import strict
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
+from modelward.formats.installed import Installed, Slot
+from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob
 from modelward.install import fsops
-from modelward.install.slots import Installed, Slot
 from modelward.install.store import Store
 from modelward.transfer import fetch, plan
 from modelward.transfer import sources as addresses
@@ -33,6 +33,7 @@ from modelward.transfer.plan import Here, Limits, Plan
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
+from modelward.trust.rollout import Decision
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
 PATIENCE = Patience()
@@ -101,7 +102,7 @@ class Outcome:
         }
 
 
-def update(  # noqa: PLR0913 - the last three are named, and seldom given
+def update(  # noqa: PLR0913 - the last four are named, and seldom given
     device: Device,
     models: Sequence[str],
     watch: Watch,
@@ -109,6 +110,7 @@ def update(  # noqa: PLR0913 - the last three are named, and seldom given
     only_check: bool = False,
     keep_waiting: Callable[[str], bool] = fsops.never,
     sources: Sources | None = None,
+    retry: bool = False,
 ) -> Outcome:
     """Bring a device up to date, or find out what that would take.
 
@@ -119,19 +121,22 @@ def update(  # noqa: PLR0913 - the last three are named, and seldom given
         only_check: Stop after gate 9: decide everything, fetch and install nothing.
         keep_waiting: Whether to wait for another updater; see `fsops.lock`.
         sources: Where everything comes from; None for what the device is configured for.
+        retry: Try again what failed on this device, however lately.
 
     Raises:
         Refused: A gate said no. Nothing was changed.
         Unavailable: Something could not be had. Nothing was changed.
+        RolledBack: A new release does not work here. What ran before runs.
     """
     with (
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         _sources(device, sources) as used,
     ):
-        # 1. Recover: undo whatever an interrupted update left behind.
-        device.slots.sweep()
+        # 1. Recover: finish or undo whatever was interrupted; judge what is on trial.
+        activate.recover(device, watch.passed, judge=not only_check)
         installed = device.slots.installed()
         floors = device.floors.load()
+        journal = device.trials.journal
 
         # 2. Clock: this device's own; what witnesses of the log say of it is judged below.
         system = device.clock()
@@ -174,14 +179,19 @@ def update(  # noqa: PLR0913 - the last three are named, and seldom given
             )
             for model in (models or device.config.models or sorted(channel.models))
         }
+        visit = _Visit(repository, fleet, installed, journal, device, used, floors, now)
+        decisions = {
+            model: visit.held_back(model, decision, channel, retry=retry)
+            for model, decision in decisions.items()
+        }
         for model, decision in decisions.items():
             watch.passed(Gate.CHANNEL, f"{model}: {decision.reason}")
+        wanted = {model: item.version for model, item in decisions.items() if item.version}
+        kept = visit.kept(wanted, channel)
 
         # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
-        visit = _Visit(repository, fleet, installed, device, used, floors, now)
         examined = visit.examine_all(
-            {model: decision.version for model, decision in decisions.items() if decision.version},
-            watch,
+            {model: version for model, version in wanted.items() if model not in kept}, watch
         )
 
         # 9. Plan: what is missing, and does it fit?
@@ -190,50 +200,34 @@ def update(  # noqa: PLR0913 - the last three are named, and seldom given
         planned = plan.make(chosen, here, Limits(device.store.free()))
         if examined:
             watch.passed(Gate.PLAN, planned.describe())
+        after = {model: item.release.version for model, item in examined.items()}
+        after |= {model: slot.version for model, slot in kept.items()}
         changes = tuple(
             Change(
-                model,
-                installed.active[model].version if model in installed.active else None,
-                item.release.version,
+                model, installed.active[model].version if model in installed.active else None, new
             )
-            for model, item in examined.items()
+            for model, new in after.items()
         )
         reasons = {model: decision.reason for model, decision in decisions.items()}
         if only_check:
             return Outcome(changes, reasons, 0, installed)
 
-        if examined:
+        if changes:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
             _fetch(planned, device.store, used, watch)
             watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
 
-            # 11. Install: stage aside, then one atomic switch of all models.
-            slots = {
-                model: device.slots.stage(item.release, item.document, item.evidence)
-                for model, item in examined.items()
-            }
-            _check_staged(device, slots)
-            installed = device.slots.switch(slots)
-            watch.passed(Gate.INSTALL, _install_detail(changes))
+            # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
+            installed = _install(device, examined, kept, changes, now, watch)
 
         # 13. Commit: raise the floors, then drop what is no longer needed.
-        raised = replace(
-            repository.new_floors(),
-            releases={
-                **floors.releases,
-                # All that run, not only the new ones: a cut may have come before this gate.
-                **{
-                    model: max(slot.counter, floors.releases.get(model, 0))
-                    for model, slot in installed.active.items()
-                },
-            },
-            time=passed,
-        )
-        if raised != floors:
+        raised = replace(repository.new_floors(), time=passed)
+        if activate.may_commit(device, now):
+            _commit(device, raised, changes, watch)
+            _come_to_rest(device, models, repository, channel, installed, now)
+        else:
             device.floors.save(raised)
-            watch.passed(Gate.COMMIT, "floors raised: nothing older is accepted from now on")
-        device.slots.collect()
-        _come_to_rest(device, models, repository, channel, installed, now)
+            fastpath.forget(device.config.state)
         return Outcome(changes, reasons, planned.cost, installed)
 
 
@@ -244,10 +238,42 @@ class _Visit:
     repository: Repository
     fleet: FleetPolicy
     installed: Installed
+    journal: Journal
     device: Device
     sources: Sources
     floors: Floors
     now: datetime
+
+    def held_back(
+        self, model: str, decision: Decision, channel: Channel, *, retry: bool
+    ) -> Decision:
+        """Return the decision, unless this device holds it back: by a pin, or after a failure."""
+        running = self.installed.active.get(model)
+        if decision.version is None or self._is_installed(model, decision.version):
+            return decision
+        pin = self.journal.pins.get(model)
+        if pin and pin.slot == running and pin.slot.version not in channel.models[model].revoked:
+            return Decision(None, f"it is held at {pin.slot.version}: {pin.reason}")
+        digest = self._digest(model, decision.version)
+        failure = self.journal.failed.get(digest) if digest else None
+        if failure and failure.blocks(self.now) and not retry:
+            return Decision(None, str(failure))
+        return decision
+
+    def kept(self, wanted: Mapping[str, str], channel: Channel) -> dict[str, Slot]:
+        """Return the slots to go back to: of models whose running version was revoked.
+
+        A release that ran here was verified and approved. Its counter lies below the floor, but
+        that concerns what comes over the network.
+        """
+        found = {}
+        for model, version in wanted.items():
+            running, slot = self.installed.active.get(model), self.installed.previous.get(model)
+            revoked = running is not None and running.version in channel.models[model].revoked
+            same = slot is not None and slot.version == version
+            if slot and same and revoked and self._digest(model, version) == slot.sha256:
+                found[model] = slot
+        return found
 
     def examine_all(self, wanted: Mapping[str, str], watch: Watch) -> dict[str, Examined]:
         """Examine each release that is wanted and not installed, and the components it pins."""
@@ -287,8 +313,12 @@ class _Visit:
 
     def _is_installed(self, model: str, version: str) -> bool:
         slot = self.installed.active.get(model)
+        return slot is not None and self._digest(model, version) == slot.sha256
+
+    def _digest(self, model: str, version: str) -> str | None:
+        """Return the digest of a release's document, as its role signed it."""
         info = self.repository.target_info(releases.target_path(model, version))
-        return slot is not None and info is not None and info.hashes.get("sha256") == slot.sha256
+        return info.hashes.get("sha256") if info else None
 
     def _examine(self, model: str, version: str) -> Examined:
         slot = self.installed.active.get(model)
@@ -388,9 +418,15 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
     installed: Installed,
     now: datetime,
 ) -> None:
-    """Let the next check take the fast path, unless a rollout makes its answer depend on time."""
+    """Let the next check take the fast path, unless its answer depends on the time.
+
+    It does during a rollout, and where something that failed is to be tried again.
+    """
     config = device.config
-    if any(entry.rollout for entry in channel.models.values()) or not config.fingerprint:
+    waiting = device.trials.journal.failed or any(
+        entry.rollout for entry in channel.models.values()
+    )
+    if waiting or not config.fingerprint:
         fastpath.forget(config.state)
         return
     fastpath.remember(
@@ -406,6 +442,35 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
             running={model: slot.version for model, slot in installed.active.items()},
         ),
     )
+
+
+def _install(  # noqa: PLR0913, PLR0917 - one call site, above
+    device: Device,
+    examined: Mapping[str, Examined],
+    kept: Mapping[str, Slot],
+    changes: Sequence[Change],
+    now: datetime,
+    watch: Watch,
+) -> Installed:
+    staged = {
+        model: device.slots.stage(item.release, item.document, item.evidence)
+        for model, item in examined.items()
+    }
+    _check_staged(device, {**staged, **kept})
+    watch.passed(
+        Gate.INSTALL, "; ".join(f"{change.model} {change.after} is staged" for change in changes)
+    )
+    activate.activate(device, staged, kept, now, watch.passed)
+    return device.slots.installed()
+
+
+def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Watch) -> None:
+    before = device.floors.load()
+    active = device.slots.installed().active
+    lost = {model: slot.counter for model, slot in active.items() if model not in raised.releases}
+    device.trials.commit(raised.with_releases(lost))
+    if device.floors.load() != before:
+        watch.passed(Gate.COMMIT, _commit_detail(changes))
 
 
 def _check_staged(device: Device, slots: Mapping[str, Slot]) -> None:
@@ -432,9 +497,10 @@ def _span(left: object) -> str:
     return str(left).split(".", maxsplit=1)[0]
 
 
-def _install_detail(changes: Sequence[Change]) -> str:
-    return "; ".join(
+def _commit_detail(changes: Sequence[Change]) -> str:
+    moved = [
         f"{change.model} {change.after} runs now"
         + (f", {change.before} is kept to fall back to" if change.before else "")
         for change in changes
-    )
+    ]
+    return "; ".join([*moved, "floors raised: nothing older is accepted from now on"])

@@ -11,6 +11,8 @@ from modelward.formats import chunks
 from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
+from modelward.formats.installed import Installed, Slot
+from modelward.formats.journal import Failure, Journal, Phase, Pin, Trial
 from modelward.formats.names import (
     check_distribution,
     check_name,
@@ -29,7 +31,6 @@ from modelward.formats.release import (
 )
 from modelward.formats.strict import MAX_INT
 from modelward.formats.ticket import Ticket
-from modelward.install.slots import Installed, Slot
 
 PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp", "Zs"))
 
@@ -177,10 +178,29 @@ floors = st.builds(
     counters,
     counters,
 )
-slots = st.dictionaries(
-    names, st.builds(Slot, versions, st.integers(0, MAX_INT), digests), max_size=3
+numbers = st.integers(0, MAX_INT)
+one_slot = st.builds(Slot, versions, numbers, digests)
+slots = st.dictionaries(names, one_slot, max_size=3)
+installed = st.builds(Installed, numbers, slots, slots)
+trials = st.builds(
+    Trial,
+    st.sampled_from(Phase),
+    numbers,
+    st.integers(1, MAX_INT),
+    times,
+    texts,
+    numbers,
+    st.booleans(),
 )
-installed = st.builds(Installed, st.integers(0, MAX_INT), slots, slots)
+journals = st.builds(
+    Journal,
+    st.none() | trials,
+    slots,
+    st.dictionaries(
+        digests, st.builds(Failure, names, versions, times, numbers, numbers, texts), max_size=3
+    ),
+    st.dictionaries(names, st.builds(Pin, one_slot, numbers, texts), max_size=3),
+)
 metrics = st.dictionaries(texts, st.floats(allow_nan=False, allow_infinity=False), max_size=5)
 rests = st.builds(
     Rest,

@@ -12,10 +12,11 @@ from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.dsse import Envelope
 from modelward.formats.floors import Floors
+from modelward.formats.installed import Installed
+from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
 from modelward.formats.ticket import Ticket
-from modelward.install.slots import Installed
 from tests.formats import strategies
 
 DOCUMENTS = {
@@ -24,6 +25,7 @@ DOCUMENTS = {
     "fleet policy": (FleetPolicy, strategies.fleet_policies),
     "floors": (Floors, strategies.floors),
     "installed": (Installed, strategies.installed),
+    "journal": (Journal, strategies.journals),
     "model policy": (ModelPolicy, strategies.model_policies()),
     "release": (Release, strategies.releases()),
     "rest": (Rest, strategies.rests),

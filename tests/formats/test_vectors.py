@@ -16,10 +16,11 @@ from modelward.formats import dsse, metrics
 from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors
+from modelward.formats.installed import Installed
+from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
 from modelward.formats.ticket import Ticket
-from modelward.install.slots import Installed
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "formats"
 PARSERS: Mapping[str, Callable[[bytes], Any]] = {
@@ -30,6 +31,7 @@ PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "fleet-policy": FleetPolicy.parse,
     "floors": Floors.parse,
     "installed": Installed.parse,
+    "journal": Journal.parse,
     "metrics": lambda data: metrics.parse("metrics.json", data),
     "model-policy": ModelPolicy.parse,
     "release": Release.parse,

@@ -35,7 +35,10 @@ class Site:
         for folder in ("tuf", "store", "slots", "generations"):
             (state / folder).mkdir(parents=True, exist_ok=True)
         (state / FILE).write_text(config.to_toml())
-        self.device = Device(config, clock=lambda: now)
+        self.now = now
+        self.boot = "first"
+        self.device = Device(config, clock=lambda: self.now, boot=lambda: self.boot)
+        self.trials = self.device.trials
         self.store = self.device.store
         self.slots = self.device.slots
 
@@ -53,14 +56,29 @@ class Site:
 
     def install(self, *items: HonestChain) -> Installed:
         """Install releases as an update does, from recovery to collection."""
-        self.slots.sweep()
+        self.trials.recover(self.now)
         return self.commit({item.model: self.stage(item) for item in items})
 
     def commit(self, slots: Mapping[str, Slot]) -> Installed:
-        """Switch to staged slots and drop what is no longer needed."""
-        installed = self.slots.switch(slots)
-        self.slots.collect()
+        """Switch to staged slots and confirm them."""
+        self.trials.begin(slots)
+        installed = self.trials.switch(slots, self.now, confirmed=True)
+        self.trials.commit()
         return installed
+
+    def try_out(self, *items: HonestChain, until: datetime) -> None:
+        """Take releases on trial as an update does."""
+        self.trials.recover(self.now)
+        slots = {item.model: self.stage(item) for item in items}
+        self.trials.begin(slots)
+        self.trials.switch(slots, until, confirmed=False)
+
+    def tree(self) -> dict[str, tuple[int, bytes]]:
+        """Return everything that is on disk: mode and content by path."""
+        return {
+            str(path.relative_to(self.state)): (path.lstat().st_mode, _content(path))
+            for path in sorted(self.state.rglob("*"))
+        }
 
     def file(self, path: str, model: str = MODEL) -> Path:
         """Return an active release's file."""
@@ -94,3 +112,9 @@ class Site:
             *(path for path in self.state.rglob(".tmp-*")),
             *(path for path in kept if str(path.relative_to(self.state)) not in used),
         ]
+
+
+def _content(path: Path) -> bytes:
+    if path.is_symlink():
+        return bytes(path.readlink())
+    return path.read_bytes() if path.is_file() else b""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import Gate, Unavailable, UsageError
-from modelward.install import fsops
+from modelward.install import fsops, syscalls
 
 
 class Recorder:
@@ -17,24 +17,23 @@ class Recorder:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
-        self._wrap(monkeypatch, "replace", lambda _, to: f"replace {Path(to).name}")
-        self._wrap(monkeypatch, "rename", lambda _, to: f"rename {Path(to).name}")
-        self._wrap(monkeypatch, "mkdir", lambda path, *_: f"mkdir {Path(path).name}")
-        self._wrap(monkeypatch, "unlink", lambda path: f"unlink {Path(path).name}")
-        self._wrap(monkeypatch, "fsync", lambda fd: f"fsync {self._name(fd)}")
+        self._wrap(monkeypatch, "rename", lambda _, to: f"rename {to.name}")
+        self._wrap(monkeypatch, "make_directory", lambda path, _: f"mkdir {path.name}")
+        self._wrap(monkeypatch, "unlink", lambda path: f"unlink {path.name}")
+        self._wrap(monkeypatch, "sync", lambda fd: f"fsync {self._name(fd)}")
 
     def _name(self, descriptor: int) -> str:
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
         return "(temporary)" if name.startswith(".tmp-") else name
 
     def _wrap(self, monkeypatch, name, note) -> None:
-        real = getattr(os, name)
+        real = getattr(syscalls, name)
 
-        def call(*arguments, **options):
+        def call(*arguments):
             self.calls.append(note(*arguments))
-            return real(*arguments, **options)
+            return real(*arguments)
 
-        monkeypatch.setattr(os, name, call)
+        monkeypatch.setattr(syscalls, name, call)
 
 
 @pytest.fixture
@@ -48,13 +47,13 @@ def names(folder: Path) -> list[str]:
 
 def test_write_file_is_durable_before_and_after_it_appears(tmp_path, recorder):
     fsops.write_file(tmp_path / "file", b"content")
-    assert recorder.calls == ["fsync (temporary)", "replace file", f"fsync {tmp_path.name}"]
+    assert recorder.calls == ["fsync (temporary)", "rename file", f"fsync {tmp_path.name}"]
     assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_switch_is_durable(tmp_path, recorder):
     fsops.switch(tmp_path / "link", "target")
-    assert recorder.calls == ["replace link", f"fsync {tmp_path.name}"]
+    assert recorder.calls == ["rename link", f"fsync {tmp_path.name}"]
 
 
 def test_make_directory_is_durable(tmp_path, recorder):

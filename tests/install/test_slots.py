@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import Gate, Refused
+from modelward.install import syscalls
 from modelward.install.slots import Installed, Slot, open_file
 from tests.install.site import MODEL, Site, chain
 
@@ -28,8 +29,8 @@ def installed(site) -> Site:
 
 def test_nothing_is_installed(site):
     assert site.slots.installed() == Installed()
-    site.slots.sweep()
-    site.slots.collect()
+    site.trials.recover(site.now)
+    site.trials.collect()
 
 
 def test_install(site):
@@ -78,16 +79,16 @@ def test_a_blob_that_releases_share_is_stored_once(installed):
 # --- Cut short ------------------------------------------------------------------------------------
 
 CALLS = (
-    "open",
-    "fsync",
-    "replace",
+    "create",
+    "write",
+    "sync",
     "rename",
     "link",
     "symlink",
-    "mkdir",
+    "make_directory",
     "unlink",
-    "rmdir",
-    "chmod",
+    "remove_directory",
+    "change_mode",
 )
 
 
@@ -100,9 +101,9 @@ class Power:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left: float = float("inf")
-        monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes long, and counts too
+        monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes long
         for name in CALLS:
-            monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
+            monkeypatch.setattr(syscalls, name, self._wrap(getattr(syscalls, name)))
 
     def _wrap(self, real):
         def call(*arguments, **options):
@@ -141,7 +142,7 @@ def after_a_cut(site: Site, seen: set) -> None:
     """Require old or new, whole, before recovery and after; and that the next update works."""
     assert site.problems() == []
     seen.add(site.versions())
-    site.slots.sweep()
+    site.trials.recover(site.now)
     assert site.problems() == []
     before = site.versions()[0]
     site.install(FOUR)
@@ -272,7 +273,7 @@ def test_damaged_previous_slot_does_not_stop_updates(installed):
     installed.install(TWO)
     previous = installed.slots.installed().previous[MODEL]
     (installed.slots.directory(MODEL, previous) / "release.json").unlink()
-    installed.slots.collect()
+    installed.trials.collect()
     installed.install(THREE)
     assert installed.versions() == ("3.0.0", "2.0.0")
     assert installed.problems() == installed.leftovers() == []

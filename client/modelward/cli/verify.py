@@ -9,7 +9,7 @@ from modelward.errors import ExitCode, Refused, UsageError
 
 if TYPE_CHECKING:
     from modelward.device import Device
-    from modelward.install.slots import Slot
+    from modelward.formats.installed import Slot
 
 _HELP = """\
 Hash every file of every installed model again and verify its proof. Exit code 3 if anything is

@@ -6,7 +6,7 @@ then accept an old repository again (attack row 3). Floors are that memory, kept
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -89,6 +89,13 @@ class Floors:
             releases=_integers(body.fields("releases")),
             time=_time(body),
         )
+
+    def with_releases(self, counters: Mapping[str, int]) -> "Floors":
+        """Return the floors raised to the counters of releases, by model."""
+        risen = {
+            model: max(counter, self.releases.get(model, 0)) for model, counter in counters.items()
+        }
+        return replace(self, releases={**self.releases, **risen})
 
     def to_bytes(self) -> bytes:
         """Return the file, with a checksum of its content."""

@@ -31,10 +31,17 @@ class FloorStore:
         return found
 
     def save(self, floors: Floors) -> None:
-        """Write both copies, durably; a cut between them leaves one intact."""
+        """Write both copies, durably; a cut between them leaves one intact.
+
+        A copy that is right already is left alone, one that was damaged is mended.
+        """
         data = floors.to_bytes()
         for name in COPIES:
-            fsops.write_file(self._directory / name, data, 0o600)
+            path = self._directory / name
+            with contextlib.suppress(OSError):
+                if path.read_bytes() == data:
+                    continue
+            fsops.write_file(path, data, 0o600)
 
 
 def _age(floors: Floors) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
 Durable means that the file, its directory entry and the directory's own entry have been synced:
 after a power cut the change is there, whole. Everything that may be read by others is made aside
-and appears in one atomic rename.
+and appears in one atomic rename. Its hands are `syscalls`.
 """
 
 import contextlib
@@ -10,24 +10,23 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from modelward.errors import Gate, Unavailable, UsageError
+from modelward.install import syscalls
 
 WRITE = 256 << 10  # bytes per write to the page cache
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
+_NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
 
 
 def sync_directory(path: Path) -> None:
     """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        syscalls.sync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -37,104 +36,138 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     if path.is_dir():
         return
     make_directory(path.parent, mode)
-    with contextlib.suppress(FileExistsError):
-        path.mkdir(mode)
+    syscalls.make_directory(path, mode)
     sync_directory(path.parent)
 
 
 @contextlib.contextmanager
-def new_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a file that appears at `path`, whole and durable, if the block ends without error.
+def new_file(path: Path, mode: int = 0o644) -> Iterator[int]:
+    """Make a file that appears at `path`, whole and durable, if the block ends without error.
 
     An existing file there is replaced; a reader sees the old one or the new one.
+
+    Yields:
+        A descriptor, for `write_blocks`.
     """
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    descriptor = syscalls.create(temporary, mode)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            yield file
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            yield descriptor
+            syscalls.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        syscalls.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which must not hide what went wrong
+            syscalls.unlink(temporary)
         raise
     sync_directory(path.parent)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file whole, replacing an existing one."""
-    with new_file(path, mode) as file:
-        write_blocks(file, (memoryview(data),))
+    with new_file(path, mode) as descriptor:
+        write_blocks(descriptor, (memoryview(data),))
 
 
-def write_blocks(file: BinaryIO, blocks: Iterable[memoryview]) -> None:
-    """Write all blocks to an unbuffered file, a bounded piece at a time."""
+def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file in a directory that is not in use yet; the caller syncs the directory."""
+    descriptor = syscalls.create(path, mode)
+    try:
+        write_blocks(descriptor, (memoryview(data),))
+        syscalls.sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_blocks(descriptor: int, blocks: Iterable[memoryview]) -> None:
+    """Write all blocks where a file stands, a bounded piece at a time."""
     for block in blocks:
         view = block
         while view:
-            view = view[file.write(view[:WRITE]) :]
+            view = view[syscalls.write(descriptor, view[:WRITE]) :]
 
 
 def link(source: Path, destination: Path) -> None:
-    """Give a file a second name; copy it where the file system has no hard links.
+    """Give a file a second name; where the file system has no hard links, a second body.
 
     The caller syncs the directory once all its links are made.
     """
     try:
-        os.link(source, destination, follow_symlinks=False)
+        syscalls.link(source, destination)
     except OSError as error:
         if error.errno not in (*_UNABLE, errno.EMLINK, errno.EXDEV):
             raise
-        shutil.copyfile(source, destination, follow_symlinks=False)
-        with destination.open("rb") as file:
-            os.fsync(file.fileno())
+        _copy(source, destination)
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """Copy a file, sharing its blocks where that can be had (btrfs, XFS)."""
+    opened = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        copy = syscalls.create(destination, os.fstat(opened).st_mode & 0o777)
+        try:
+            try:
+                syscalls.clone(opened, copy)
+            except OSError as error:
+                if error.errno not in _NO_CLONE:
+                    raise
+                write_blocks(copy, map(memoryview, iter(lambda: os.read(opened, WRITE), b"")))
+            syscalls.sync(copy)
+        finally:
+            os.close(copy)
+    finally:
+        os.close(opened)
 
 
 def switch(path: Path, target: str) -> None:
     """Point the symbolic link `path` at `target`, atomically."""
-    temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(8)}")
-    temporary.symlink_to(target)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    syscalls.symlink(target, temporary)
     try:
-        temporary.replace(path)
+        syscalls.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which must not hide what went wrong
+            syscalls.unlink(temporary)
         raise
     sync_directory(path.parent)
 
 
 def symlink(path: Path, target: str) -> None:
     """Make a symbolic link in a directory that is not in use yet; the caller syncs it."""
-    path.symlink_to(target)
+    syscalls.symlink(target, path)
 
 
 def rename(source: Path, destination: Path) -> None:
     """Move a directory that was made aside to its place."""
-    source.rename(destination)
+    syscalls.rename(source, destination)
     sync_directory(destination.parent)
     if source.parent != destination.parent:
         sync_directory(source.parent)
 
 
-def make_read_only(path: Path) -> None:
-    """Take away everybody's right to write a file."""
-    path.chmod(stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH)
-
-
 def remove(path: Path) -> None:
     """Remove a file of any kind, a symbolic link or a whole tree, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        for folder, _, _ in os.walk(path):
-            Path(folder).chmod(0o755)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-    if path.parent.is_dir():
+    if os.path.lexists(path):
+        _remove(path)
         sync_directory(path.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        syscalls.change_mode(path, 0o755)
+        for inner in sorted(path.iterdir()):
+            _remove(inner)
+        syscalls.remove_directory(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            syscalls.unlink(path)
 
 
 def sweep(directory: Path) -> None:
     """Remove what interrupted writes left behind in a directory."""
-    for path in directory.glob(f"{_TEMPORARY}*"):
+    for path in directory.glob(f"{TEMPORARY}*"):
         remove(path)
 
 
@@ -144,7 +177,7 @@ def check_file_system(directory: Path) -> None:
     Raises:
         UsageError: The file system cannot do it.
     """
-    probe = directory / f"{_TEMPORARY}probe-{secrets.token_hex(4)}"
+    probe = directory / f"{TEMPORARY}probe-{secrets.token_hex(4)}"
     try:
         switch(probe, "a")
         switch(probe, "b")
@@ -155,7 +188,7 @@ def check_file_system(directory: Path) -> None:
         works = False
     finally:
         with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
+            syscalls.unlink(probe)
     if not works:
         raise UsageError(
             f"the file system of {directory} cannot replace a symbolic link atomically",

@@ -13,93 +13,15 @@ current in one rename. Slots of the previous release of every model are kept.
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from modelward.errors import FormatError, Gate, Refused
-from modelward.formats import strict
-from modelward.formats.names import check_name, check_version
+from modelward.formats.installed import DOCUMENT, Installed, Slot
 from modelward.formats.release import Release
 from modelward.install import fsops
 from modelward.install.store import Store, sha256_of
-
-DOCUMENT = "installed.json"
-SCHEMA = "modelward/installed/1"
-CAP = 16 << 20
-SLOT_DIGITS = 16
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One installed release.
-
-    Attributes:
-        version: Its version.
-        counter: Its counter.
-        sha256: Digest of its release.json, which names every file by digest.
-    """
-
-    version: str
-    counter: int
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        """The slot's directory name."""
-        return self.sha256[:SLOT_DIGITS]
-
-
-@dataclass(frozen=True)
-class Installed:
-    """What a generation consists of.
-
-    Attributes:
-        number: The generation; 0 before anything was installed.
-        active: Per model, the slot in use.
-        previous: Per model, the slot to fall back to, where there is one.
-    """
-
-    number: int = 0
-    active: Mapping[str, Slot] = field(default_factory=dict)
-    previous: Mapping[str, Slot] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, data: bytes) -> "Installed":
-        """Parse installed.json.
-
-        Raises:
-            FormatError: It is ill-formed.
-        """
-        fields = strict.Fields(DOCUMENT, strict.load(DOCUMENT, data, CAP))
-        fields.schema(SCHEMA)
-        return cls(
-            number=fields.integer("generation"),
-            active=_slots(fields.fields("active")),
-            previous=_slots(fields.fields("previous")),
-        )
-
-    def to_bytes(self) -> bytes:
-        """Return the document."""
-        return strict.dump(
-            {
-                "schema": SCHEMA,
-                "generation": self.number,
-                "active": {model: _slot_dict(slot) for model, slot in self.active.items()},
-                "previous": {model: _slot_dict(slot) for model, slot in self.previous.items()},
-            }
-        )
-
-    def with_releases(self, releases: Mapping[str, Slot]) -> "Installed":
-        """Return the next generation, in which these models run these slots."""
-        active = dict(self.active)
-        previous = dict(self.previous)
-        for model, slot in releases.items():
-            if model in active and active[model] != slot:
-                previous[model] = active[model]
-            active[model] = slot
-        return Installed(self.number + 1, active, previous)
 
 
 class Slots:
@@ -120,13 +42,27 @@ class Slots:
         Raises:
             Refused: It cannot be read: the state directory was tampered with.
         """
-        path = self._root / "current" / DOCUMENT
+        return self._read("current")
+
+    def generation(self, number: int) -> Installed:
+        """Return a generation that is kept.
+
+        Args:
+            number: Which; 0 for that before anything was installed.
+
+        Raises:
+            Refused: It cannot be read: the state directory was tampered with.
+        """
+        return self._read(f"generations/{number}") if number else Installed()
+
+    def _read(self, place: str) -> Installed:
+        path = self._root / place / DOCUMENT
         try:
             return Installed.parse(path.read_bytes())
         except FileNotFoundError:
-            if (self._root / "current").is_symlink():
-                raise _damaged(path, "is missing") from None
-            return Installed()
+            if place == "current" and not (self._root / place).is_symlink():
+                return Installed()
+            raise _damaged(path, "is missing") from None
         except (OSError, FormatError) as error:
             raise _damaged(path, str(error)) from error
 
@@ -173,7 +109,7 @@ class Slots:
             fsops.make_directory(target.parent)
             fsops.link(self._store.path(file.blob.sha256), target)
         for name, data in {"release.json": document, **evidence}.items():
-            fsops.write_file(aside / name, data, 0o444)
+            fsops.write_aside(aside / name, data, 0o444)
         for folder in sorted(folders, reverse=True):
             fsops.sync_directory(folder)
         fsops.rename(aside, place)
@@ -208,42 +144,61 @@ class Slots:
             if not self._store.is_intact(file.blob):
                 self._store.remove(file.blob.sha256)
 
-    def switch(self, releases: Mapping[str, Slot]) -> Installed:
-        """Make these slots the running ones, all at once."""
-        following = self.installed().with_releases(releases)
+    def prepare(self, following: Installed) -> None:
+        """Make a generation aside, whole and durable, for `switch`."""
         place = self._root / "generations" / str(following.number)
         fsops.make_directory(place.parent)
         fsops.remove(place)  # of an update that was cut short before it switched
         fsops.make_directory(place)
         for model, slot in following.active.items():
             fsops.symlink(place / model, f"../../slots/{model}/{slot.name}/files")
-        fsops.write_file(place / DOCUMENT, following.to_bytes(), 0o444)
-        fsops.switch(self._root / "current", f"generations/{following.number}")
-        return following
+        fsops.write_aside(place / DOCUMENT, following.to_bytes(), 0o444)
+        fsops.sync_directory(place)
 
-    def collect(self, keep_blobs: Sequence[str] = ()) -> None:
-        """Remove slots, generations and blobs that neither run nor are to fall back to."""
-        installed = self.installed()
-        kept = [(model, slot) for kind in (installed.active, installed.previous)
-                for model, slot in kind.items()]  # fmt: skip
-        names = {f"{model}/{slot.name}" for model, slot in kept}
-        for path in sorted((self._root / "slots").glob("*/*")):
-            if f"{path.parent.name}/{path.name}" not in names:
-                fsops.remove(path)
-        for path in (self._root / "generations").glob("*"):
-            if path.name != str(installed.number):
-                fsops.remove(path)
-        wanted = set(keep_blobs)
+    def switch(self, number: int) -> None:
+        """Make a generation the current one, in one rename; 0 for that nothing runs."""
+        if number:
+            fsops.switch(self._root / "current", f"generations/{number}")
+        else:
+            fsops.remove(self._root / "current")
+
+    def garbage(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> list[Path]:
+        """Return the slots, generations and blobs that are not needed.
+
+        Args:
+            kept: The generations to keep: what runs in them, and what they fall back to.
+            blobs: Digests of further blobs to keep.
+        """
+        kept = tuple(kept)
+        numbers = {str(installed.number) for installed in kept}
+        needed = {(model, slot) for installed in kept for model, slot in installed.slots()}
+        names = {f"{model}/{slot.name}" for model, slot in needed}
+        found = [
+            path
+            for path in sorted((self._root / "slots").glob("*/*"))
+            if f"{path.parent.name}/{path.name}" not in names
+        ]
+        found += [
+            path
+            for path in sorted((self._root / "generations").glob("*"))
+            if path.name not in numbers
+        ]
+        wanted = set(blobs)
         try:
-            for model, slot in kept:
+            for model, slot in needed:
                 wanted.update(file.blob.sha256 for file in self.release(model, slot)[0].files)
         except Refused:
             # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
             # make an update fail that has already switched.
-            return
-        for digest in tuple(self._store.digests()):
-            if digest not in wanted:
-                self._store.remove(digest)
+            return found
+        return found + [
+            self._store.path(digest) for digest in self._store.digests() if digest not in wanted
+        ]
+
+    def collect(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> None:
+        """Remove what is not needed; see `garbage`."""
+        for path in self.garbage(kept, blobs):
+            fsops.remove(path)
 
     def sweep(self) -> None:
         """Remove what an interrupted update left behind.
@@ -287,21 +242,3 @@ def _damaged(path: Path, problem: str) -> Refused:
         f"the state directory is damaged: {path}: {problem}",
         "run `modelward verify`; if it cannot be mended, set the device up again",
     )
-
-
-def _slots(fields: strict.Fields) -> dict[str, Slot]:
-    found = {}
-    for model in fields.raw:
-        slot = fields.fields(model)
-        try:
-            check_name(model)  # it becomes a directory
-        except ValueError as error:
-            raise fields.wrong(model, str(error)) from error
-        found[model] = Slot(
-            slot.checked("version", check_version), slot.integer("counter"), slot.sha256("release")
-        )
-    return found
-
-
-def _slot_dict(slot: Slot) -> dict[str, object]:
-    return {"version": slot.version, "counter": slot.counter, "release": slot.sha256}

@@ -42,8 +42,8 @@ class Store:
         """
         path = self.path(blob.sha256)
         fsops.make_directory(path.parent)
-        with fsops.new_file(path, 0o444) as file:
-            fsops.write_blocks(file, blocks)
+        with fsops.new_file(path, 0o444) as descriptor:
+            fsops.write_blocks(descriptor, blocks)
 
     def read(self, blob: Blob) -> bytes | None:
         """Return a small blob's content if it is here and intact, else None."""

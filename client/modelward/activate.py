@@ -1,0 +1,142 @@
+"""Gates 1 and 11 to 13 of an update: try staged releases, switch to them, judge them, confirm them.
+
+What is decided here is done by `modelward.install.trial`, which journals every step. The diagram
+is in docs/install.md.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from modelward import fastpath
+from modelward.device import Device
+from modelward.errors import Gate, RolledBack
+from modelward.formats import strict
+from modelward.formats.installed import Slot
+from modelward.formats.policy import ModelPolicy
+from modelward.install import health
+from modelward.trust import clock
+
+Passed = Callable[[Gate, str], None]  # is told of every gate that was passed, and what was found
+
+
+def recover(device: Device, passed: Passed, *, judge: bool = True) -> None:
+    """Gate 1: finish or undo what a power cut interrupted; judge what is on trial.
+
+    Args:
+        device: The device, whose lock the caller holds.
+        passed: Is told what was found.
+        judge: Whether to try what is on trial, and to confirm it when its soak is over.
+
+    Raises:
+        RolledBack: What was on trial does not work here: the generation before it runs again.
+        Refused: What is installed cannot be read.
+    """
+    now = clock.trusted(device.clock(), device.floors.load().time)
+    recovered = device.trials.recover(now)
+    for note in recovered.notes:
+        passed(Gate.RECOVER, note)
+    if recovered.rolled_back:
+        fastpath.forget(device.config.state)
+        raise RolledBack(recovered.rolled_back, _ADVICE)
+    if judge:
+        _judge_trial(device, passed, now)
+
+
+def activate(
+    device: Device,
+    staged: Mapping[str, Slot],
+    kept: Mapping[str, Slot],
+    now: datetime,
+    passed: Passed,
+) -> None:
+    """Gate 12: try staged releases, switch to them, let the operator's command judge them.
+
+    Gate 13 remains to be done: `Trials.commit`, unless they are on trial for longer than this.
+
+    Args:
+        device: The device, whose lock the caller holds.
+        staged: New releases by model, staged.
+        kept: Releases to go back to in the same switch, which ran here before.
+        now: Trusted time.
+        passed: Is told what was found.
+
+    Raises:
+        RolledBack: A release does not work here. What ran before runs on, or runs again.
+    """
+    settings = device.config.health
+    trials = device.trials
+    trials.begin(staged)
+    try:
+        for model, slot in staged.items():
+            passed(Gate.HEALTH, f"{model} {slot.version}: {_probe(device, model, slot)}")
+    except RolledBack as error:
+        trials.fail(staged, error.reason, now)
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # which must not hide what went wrong
+            trials.abandon()
+        raise
+    on_trial = bool(staged) and bool(settings.command or settings.soak)
+    until = now + timedelta(seconds=settings.soak)
+    trials.switch({**staged, **kept}, until, confirmed=not on_trial)
+    if on_trial:
+        _run_command(device, staged, now, passed)
+        if settings.soak:
+            trials.healthy()
+
+
+def may_commit(device: Device, now: datetime) -> bool:
+    """Tell whether nothing is on trial whose soak is not over."""
+    trial = device.trials.journal.trial
+    return trial is None or now >= trial.until
+
+
+def _judge_trial(device: Device, passed: Passed, now: datetime) -> None:
+    on_trial = device.trials.on_trial()
+    trial = device.trials.journal.trial
+    if not on_trial or trial is None:
+        return
+    names = ", ".join(f"{model} {slot.version}" for model, slot in on_trial.items())
+    if not trial.seen:  # the device was started since, or the update was cut short
+        try:
+            for model, slot in on_trial.items():
+                _probe(device, model, slot)
+        except RolledBack as error:
+            _go_back(device, error.reason, now)
+            raise
+    _run_command(device, on_trial, now, passed)
+    device.trials.healthy()
+    if now >= trial.until:
+        device.trials.commit()
+        passed(Gate.COMMIT, f"{names}: the trial is over")
+    else:
+        passed(Gate.HEALTH, f"{names}: on trial until {strict.rfc3339(trial.until)}")
+
+
+def _probe(device: Device, model: str, slot: Slot) -> str:
+    release, _ = device.slots.release(model, slot)
+    folder = device.slots.directory(model, slot)
+    policy = ModelPolicy.parse((folder / "policy.json").read_bytes())
+    return health.probe(release, folder / "files", policy, device.config.health)
+
+
+def _run_command(device: Device, slots: Mapping[str, Slot], now: datetime, passed: Passed) -> None:
+    try:
+        for model, slot in slots.items():
+            release, _ = device.slots.release(model, slot)
+            folder = device.slots.directory(model, slot) / "files"
+            found = health.run_command(release, folder, device.config.health, device.environment)
+            if found:
+                passed(Gate.HEALTH, f"{model} {slot.version}: {found}")
+    except RolledBack as error:
+        _go_back(device, error.reason, now)
+        raise
+
+
+def _go_back(device: Device, reason: str, now: datetime) -> None:
+    fastpath.forget(device.config.state)
+    device.trials.roll_back(reason, now)
+
+
+_ADVICE = "find out why on this device; what ran before runs again"

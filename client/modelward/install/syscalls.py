@@ -1,0 +1,84 @@
+"""The calls that change a disk, each by itself. `fsops` and `writer` make nothing but these.
+
+One seam for all of them: tests record here what happens in which order, and replay every prefix of
+it as a power cut might have left it (tests/crash).
+"""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+_CLONE = 0x40049409  # FICLONE: let two files share their blocks until one is written to
+
+
+def create(path: Path, mode: int) -> int:
+    """Create a file that must not exist, and return a descriptor to write to it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, mode)
+
+
+def reopen(path: Path) -> int:
+    """Open a file that exists, and return a descriptor to write on in it."""
+    return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def write(descriptor: int, data: memoryview) -> int:
+    """Write where the file stands; return how many bytes were."""
+    return os.write(descriptor, data)
+
+
+def write_at(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write at an offset; return how many bytes were."""
+    return os.pwrite(descriptor, data, offset)
+
+
+def truncate(descriptor: int, length: int) -> None:
+    """Cut a file off, or let it grow by zeros."""
+    os.ftruncate(descriptor, length)
+
+
+def clone(source: int, destination: int) -> None:
+    """Let an empty file share all of another's blocks, where the file system can."""
+    fcntl.ioctl(destination, _CLONE, source)
+
+
+def sync(descriptor: int) -> None:
+    """Make a file's content durable, or a directory's entries."""
+    os.fsync(descriptor)
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make one directory; one that is there already is fine."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)  # noqa: PTH102 - one system call, by its own name
+
+
+def rename(source: Path, destination: Path) -> None:
+    """Rename, replacing what is there, atomically."""
+    os.rename(source, destination)  # noqa: PTH104
+
+
+def link(source: Path, destination: Path) -> None:
+    """Give a file a second name."""
+    os.link(source, destination, follow_symlinks=False)
+
+
+def symlink(target: str, path: Path) -> None:
+    """Make a symbolic link."""
+    os.symlink(target, path)  # noqa: PTH211
+
+
+def unlink(path: Path) -> None:
+    """Remove a name that is not a directory's."""
+    os.unlink(path)  # noqa: PTH108
+
+
+def remove_directory(path: Path) -> None:
+    """Remove an empty directory."""
+    os.rmdir(path)  # noqa: PTH106
+
+
+def change_mode(path: Path, mode: int) -> None:
+    """Change who may do what with a file or directory."""
+    os.chmod(path, mode)  # noqa: PTH101

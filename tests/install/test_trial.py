@@ -1,0 +1,235 @@
+"""The state machine of an update on disk: on trial, then confirmed or undone."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from modelward.formats.floors import Floors
+from modelward.formats.journal import FIRST_WAIT, LONGEST_WAIT, MAX_INTERRUPTED, MAX_TRIES, Phase
+from modelward.install.trial import MAX_STARTS
+from tests.install.site import MODEL, Site, chain
+
+ONE, TWO, THREE = (chain(f"{number}.0.0", number) for number in (1, 2, 3))
+OTHER, OTHER_TWO = (chain(f"{number}.0.0", number, model="other") for number in (1, 2))
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def site(tmp_path) -> Site:
+    """A device that runs 2.0.0 and may fall back to 1.0.0."""
+    site = Site(tmp_path / "state")
+    site.install(ONE)
+    site.install(TWO)
+    return site
+
+
+@pytest.fixture
+def on_trial(site) -> Site:
+    """A device on which 3.0.0 is on trial for an hour."""
+    site.try_out(THREE, until=site.now + HOUR)
+    return site
+
+
+def later(site: Site, span: timedelta) -> None:
+    site.now += span
+
+
+def reboot(site: Site) -> None:
+    site.boot += "+"
+    site.trials.recover(site.now)
+
+
+def test_commit_raises_floors_and_drops_what_is_older(site):
+    assert site.device.floors.load().releases == {MODEL: 2}
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.trials.journal.trial is None
+    assert site.problems() == site.leftovers() == []
+
+
+def test_on_trial(on_trial):
+    assert on_trial.versions() == ("3.0.0", "2.0.0")
+    assert {slot.version for slot in on_trial.trials.on_trial().values()} == {"3.0.0"}
+    assert on_trial.device.floors.load().releases == {MODEL: 2}
+    on_trial.trials.collect()
+    assert len(list(on_trial.state.glob("slots/*/*"))) == 3
+
+
+def test_trial_that_is_confirmed(on_trial):
+    on_trial.trials.commit(Floors(root=7))
+    assert on_trial.versions() == ("3.0.0", "2.0.0")
+    assert on_trial.device.floors.load() == Floors(root=7, releases={MODEL: 3})
+    assert on_trial.problems() == on_trial.leftovers() == []
+
+
+def test_trial_that_fails(on_trial):
+    on_trial.trials.roll_back("it is no good", on_trial.now)
+    assert on_trial.versions() == ("2.0.0", "1.0.0")
+    assert on_trial.device.floors.load().releases == {MODEL: 2}
+    assert on_trial.problems() == on_trial.leftovers() == []
+    (failure,) = on_trial.trials.journal.failed.values()
+    assert (failure.model, failure.version, failure.times) == (MODEL, "3.0.0", 1)
+    assert failure.reason == "it is no good"
+
+
+def test_first_installation_that_fails(tmp_path):
+    site = Site(tmp_path / "state")
+    site.try_out(ONE, until=site.now + HOUR)
+    site.trials.roll_back("it is no good", site.now)
+    assert site.versions() == (None, None)
+    assert not (site.state / "current").is_symlink()
+    assert site.leftovers() == list(site.store.digests()) == []
+    assert site.install(ONE).number == 1
+
+
+def test_all_models_go_back_together(site):
+    site.install(OTHER)
+    site.try_out(THREE, OTHER_TWO, until=site.now + HOUR)
+    site.trials.roll_back("one of them is no good", site.now)
+    active = site.slots.installed().active
+    assert {model: slot.version for model, slot in active.items()} == {
+        MODEL: "2.0.0",
+        "other": "1.0.0",
+    }
+    assert len(site.trials.journal.failed) == 2
+
+
+def test_an_update_during_a_trial_joins_it(on_trial):
+    on_trial.try_out(OTHER, until=on_trial.now + HOUR)
+    assert on_trial.trials.on_trial().keys() == {MODEL, "other"}
+    assert on_trial.versions() == ("3.0.0", "2.0.0")
+    on_trial.trials.roll_back("no good", on_trial.now)
+    assert on_trial.slots.installed().active.keys() == {MODEL}
+    assert on_trial.versions() == ("2.0.0", "1.0.0")
+    assert on_trial.leftovers() == []
+
+
+def test_a_release_during_a_trial_replaces_what_is_on_trial(on_trial):
+    four = chain("4.0.0", 4)
+    on_trial.try_out(four, until=on_trial.now + HOUR)
+    assert on_trial.versions() == ("4.0.0", "2.0.0")  # 3.0.0 was never confirmed
+    on_trial.trials.commit()
+    assert on_trial.versions() == ("4.0.0", "2.0.0")
+    assert on_trial.leftovers() == []
+
+
+def test_a_device_that_is_started_again_and_again_goes_back(on_trial):
+    for _ in range(MAX_STARTS):
+        reboot(on_trial)
+        on_trial.trials.healthy()  # right after the start, and never again
+        assert on_trial.versions()[0] == "3.0.0"
+    reboot(on_trial)
+    assert on_trial.versions() == ("2.0.0", "1.0.0")
+    assert [item.version for item in on_trial.trials.journal.failed.values()] == ["3.0.0"]
+
+
+def test_a_device_that_is_switched_off_every_night_does_not(on_trial):
+    for _ in range(3 * MAX_STARTS):
+        reboot(on_trial)
+        on_trial.trials.healthy()
+        on_trial.trials.healthy()
+    assert on_trial.versions()[0] == "3.0.0"
+
+
+def test_recovery_in_the_same_boot_counts_no_start(on_trial):
+    for _ in range(3 * MAX_STARTS):
+        on_trial.trials.recover(on_trial.now)
+    assert on_trial.trials.journal.trial.starts == 0
+
+
+def test_a_staged_release_that_fails_is_dropped(site):
+    staged = {MODEL: site.stage(THREE)}
+    site.trials.begin(staged)
+    site.trials.fail(staged, "golden outputs differ", site.now)
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.leftovers() == []
+    assert staged[MODEL].sha256 in site.trials.journal.failed
+
+
+def test_a_release_that_stops_the_device_is_given_up(site):
+    for count in range(1, MAX_INTERRUPTED + 1):
+        staged = {MODEL: site.stage(THREE)}
+        site.trials.begin(staged)
+        assert "stopped while it tried" in site.trials.recover(site.now).notes[0]  # the power went
+        failure = site.trials.journal.failed[staged[MODEL].sha256]
+        assert failure.blocks(site.now) == (count == MAX_INTERRUPTED)
+    assert failure.reason == f"the device stopped {MAX_INTERRUPTED} times while it was tried"
+
+
+def test_back_off_doubles_up_to_a_day_and_ends(site):
+    staged = {MODEL: site.stage(THREE)}
+    waits = []
+    for _ in range(MAX_TRIES):
+        site.trials.fail(staged, "no good", site.now)
+        failure = site.trials.journal.failed[staged[MODEL].sha256]
+        waits.append(failure.wait)
+        assert failure.blocks(site.now)
+        if failure.wait:
+            assert failure.blocks(site.now + failure.wait - timedelta(seconds=1))
+            assert not failure.blocks(site.now + failure.wait)
+            assert not failure.blocks(site.now - failure.wait)  # the clock was wrong
+    assert waits == [FIRST_WAIT * 2**n for n in range(MAX_TRIES - 1)] + [None]
+    assert max(wait for wait in waits if wait) <= LONGEST_WAIT
+    assert failure.blocks(site.now + timedelta(days=9999))
+
+
+def test_a_release_that_works_at_last_is_forgiven(site):
+    staged = {MODEL: site.stage(THREE)}
+    site.trials.fail(staged, "no good", site.now)
+    site.install(THREE)
+    assert not site.trials.journal.failed
+
+
+def test_going_back_by_the_operators_word(site):
+    previous = site.slots.installed().previous[MODEL]
+    site.trials.go_back({MODEL: previous}, "by the operator")
+    assert site.versions() == ("1.0.0", "2.0.0")
+    assert site.trials.journal.pins[MODEL].slot == previous
+    assert site.device.floors.load().releases == {MODEL: 2}
+    assert site.problems() == site.leftovers() == []
+    site.trials.recover(site.now)
+    assert site.trials.journal.pins
+    site.trials.unpin([MODEL])
+    assert not site.trials.journal.pins
+
+
+def test_a_pin_of_a_switch_that_never_was_is_void(site, monkeypatch):
+    def cut(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(site.trials._slots, "switch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        site.trials.go_back(site.slots.installed().previous, "by the operator")
+    monkeypatch.undo()
+    site.trials.recover(site.now)
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert not site.trials.journal.pins
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 300])
+def test_a_damaged_journal_is_set_aside(on_trial, content):
+    (on_trial.state / "journal").write_bytes(content)
+    assert "was damaged" in on_trial.trials.recover(on_trial.now).notes[0]
+    assert on_trial.versions() == ("3.0.0", "2.0.0")
+    assert (on_trial.state / "journal.damaged").read_bytes() == content
+    assert on_trial.trials.recover(on_trial.now).notes == ()
+    on_trial.install(chain("4.0.0", 4))
+    assert on_trial.versions() == ("4.0.0", "3.0.0")
+    assert on_trial.leftovers() == []
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_whatever_was_interrupted_is_finished_or_undone(on_trial, phase):
+    """Twice is once; the journal is closed unless the trial goes on."""
+    journal = on_trial.trials.journal
+    on_trial.trials._journals.save(replace(journal, trial=replace(journal.trial, phase=phase)))
+    on_trial.trials.recover(on_trial.now)
+    once = on_trial.tree()
+    on_trial.trials.recover(on_trial.now)
+    assert on_trial.tree() == once
+    runs, counter = {Phase.RETURNING: ("2.0.0", 2), Phase.COMMITTING: ("3.0.0", 3)}.get(
+        phase, ("3.0.0", 2)
+    )
+    assert on_trial.versions()[0] == runs
+    assert on_trial.device.floors.load().releases == {MODEL: counter}
+    assert (on_trial.trials.journal.trial is None) == (phase is not Phase.TRIAL)
