@@ -23,12 +23,13 @@ def safetensors(tensors: dict[str, Tensor], metadata: str = "") -> bytes:
     header: dict = {"__metadata__": {"note": metadata}} if metadata else {}
     offset = 0
     for name, tensor in tensors.items():
+        end = offset + tensor.rows * tensor.columns * WIDTHS[tensor.dtype]
         header[name] = {
             "dtype": tensor.dtype,
             "shape": [tensor.rows, tensor.columns],
-            "data_offsets": [offset, offset + len(tensor.data)],
+            "data_offsets": [offset, end],
         }
-        offset += len(tensor.data)
+        offset = end
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + b"".join(t.data for t in tensors.values())
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from modelward.transfer.patch.operations import Coding
 
-PIECE = 256 << 10  # bytes: the most that is combined at once
+PIECE = 128 << 10  # bytes: the most that is combined at once
 
 
 def interleave(planes: list[bytes]) -> bytes | bytearray:

@@ -8,6 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
@@ -31,6 +32,7 @@ from modelward_repo.publish.delta.residue import packed_planes, residue
 
 Progress = Callable[[int], None]  # called with the number of bytes of the new file just coded
 
+SMALL = 32 << 20  # bytes: of a file that is worth more effort a byte
 RAW_LEVEL = 12  # of bytes that are text and protobuf rather than numbers
 
 
@@ -57,6 +59,7 @@ def encode(
     streams = lengths_of_streams(plan)
     out.write(Operations.of(plan, old.length).to_bytes())
     runs = {stream: _runs(plan, stream) for stream in streams}
+    coder = _Coder(old, target)
     waiting: deque[Future[bytes]] = deque()
     made = 0
     with ThreadPoolExecutor(threads) as pool:
@@ -64,9 +67,9 @@ def encode(
             match step:
                 case Block(coding, width, length):
                     parts = _take(runs[coding, width], length)
-                    waiting.append(pool.submit(_block, old, target, coding, width, parts))
+                    waiting.append(pool.submit(coder.block, coding, width, parts))
                 case Digest(length):
-                    waiting.append(pool.submit(_digest, target, made, length))
+                    waiting.append(pool.submit(coder.digest, made, length))
                     made += length
                     if progress:
                         progress(length)
@@ -117,33 +120,47 @@ def _take(runs: deque[_Run], length: int) -> list[_Run]:
     return taken
 
 
-def _block(base: File, target: File, coding: Coding, width: int, runs: list[_Run]) -> bytes:
-    parts = [
-        residue(
-            coding,
-            width,
-            b"" if coding is Coding.RAW else base.read(run.offset, run.length),
-            target.read(run.start, run.length),
-        )
-        for run in runs
-    ]
-    elements = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if coding is Coding.RAW and width == 1:
-        return _raw_block(base, elements.tobytes())
-    planes = packed_planes(elements)
-    return b"".join(PLANE.pack(len(plane)) + plane for plane in planes)
+@dataclass(frozen=True)
+class _Coder:
+    """Makes blocks and digests, in any thread."""
 
+    base: File
+    target: File
 
-def _raw_block(base: File, content: bytes) -> bytes:
-    """Code text and protobuf: what was at the start of the base is often much like it."""
-    prefix = base.read(0, min(BLOCK, base.length)) if base.length >= frames.LEAST_PREFIX else b""
-    plain = zstd.compress(content, RAW_LEVEL)
-    head = PREFIX.pack(0, 0)
-    if prefix:
-        referring = _compress_with(prefix, content)
-        if len(referring) < len(plain):
-            plain, head = referring, PREFIX.pack(0, len(prefix))
-    return head + PLANE.pack(len(plain)) + plain
+    def block(self, coding: Coding, width: int, runs: list[_Run]) -> bytes:
+        """Return a stream's next block."""
+        parts = [
+            residue(
+                coding,
+                width,
+                b"" if coding is Coding.RAW else self.base.read(run.offset, run.length),
+                self.target.read(run.start, run.length),
+            )
+            for run in runs
+        ]
+        elements = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if coding is Coding.RAW and width == 1:
+            return self._raw_block(elements.tobytes())
+        planes = packed_planes(elements, thorough=self.target.length <= SMALL)
+        return b"".join(PLANE.pack(len(plane)) + plane for plane in planes)
+
+    def digest(self, start: int, length: int) -> bytes:
+        """Return the digest of a part of the new file."""
+        digest = hashlib.sha256()
+        for block in self.target.blocks(start, start + length):
+            digest.update(block)
+        return digest.digest()[:DIGEST]
+
+    def _raw_block(self, content: bytes) -> bytes:
+        """Code text and protobuf: what was at the start of the base is often much like it."""
+        prefix = self.base.read(0, BLOCK)
+        packed = zstd.compress(content, RAW_LEVEL)
+        head = PREFIX.pack(0, 0)
+        if len(prefix) >= frames.LEAST_PREFIX:
+            referring = _compress_with(prefix, content)
+            if len(referring) < len(packed):
+                packed, head = referring, PREFIX.pack(0, len(prefix))
+        return head + PLANE.pack(len(packed)) + packed
 
 
 def _compress_with(prefix: bytes, content: bytes) -> bytes:
@@ -157,10 +174,3 @@ def _compress_with(prefix: bytes, content: bytes) -> bytes:
     compressor = zstd.ZstdCompressor(options=options, zstd_dict=dictionary.as_prefix)
     compressor.set_pledged_input_size(len(content))
     return compressor.compress(content, zstd.ZstdCompressor.FLUSH_FRAME)
-
-
-def _digest(target: File, start: int, length: int) -> bytes:
-    digest = hashlib.sha256()
-    for block in target.blocks(start, start + length):
-        digest.update(block)
-    return digest.digest()[:DIGEST]
