@@ -18,7 +18,7 @@ from tests.simulator.tuf_repository import TufRepository
 
 COMMANDS = {
     "init", "update", "check", "run", "status", "explain", "verify",
-    "evidence", "gossip", "verify-proof", "completion",
+    "evidence", "gossip", "verify-proof", "report", "completion",
 }  # fmt: skip
 URL = "https://models.example.com"
 NOWHERE = "http://127.0.0.1:9"  # refused at once
@@ -127,7 +127,9 @@ def test_init(run, root):
         "state": str(run.state),
         "root_version": 1,
         "device_id": "d-7",
+        "device_key": (run.state / "device.pub").read_text().strip(),
     }
+    assert (run.state / "device.key").stat().st_mode & 0o777 == 0o600
     assert (run.state / "root.json").read_bytes() == ROOT
     text = (run.state / "modelward.toml").read_text()
     for line in (

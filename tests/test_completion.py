@@ -10,7 +10,7 @@ from modelward.completion import script
 
 COMMANDS = {
     "init", "update", "check", "run", "status", "explain", "verify",
-    "evidence", "gossip", "verify-proof", "completion",
+    "evidence", "gossip", "verify-proof", "report", "completion",
 }  # fmt: skip
 
 

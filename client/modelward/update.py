@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from modelward import activate, fastpath, ledger, settings
+from modelward import activate, fastpath, ledger, report, settings
 from modelward.device import Device
-from modelward.errors import Gate, Refused
+from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import Examined, at_gate, examine, required
 from modelward.formats import channel as channels
 from modelward.formats import policy as policies
@@ -129,6 +129,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         RolledBack: A new release does not work here. What ran before runs.
     """
     with (
+        _reported(device, only_check=only_check) as ended,
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         _sources(device, sources) as used,
     ):
@@ -228,7 +229,29 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
-        return Outcome(changes, reasons, planned.cost, installed)
+        return _noted(Outcome(changes, reasons, planned.cost, installed), used, ended)
+
+
+@contextmanager
+def _reported(device: Device, *, only_check: bool) -> Iterator[list[report.Happened]]:
+    """Queue a signed report of how this ends, and send it once nothing waits for it any more."""
+    ended: list[report.Happened] = []
+    try:
+        yield ended
+    except ModelwardError as error:
+        if not only_check:
+            report.tell(device, report.Happened.of_error(error))
+        raise
+    for happened in ended:
+        report.tell(device, happened)
+
+
+def _noted(outcome: Outcome, used: Sources, ended: list[report.Happened]) -> Outcome:
+    """Return an outcome, after noting for the report what came of the update."""
+    name = "updated" if outcome.changes else "unchanged"
+    received = used.received() or {used.sources[0].name: outcome.fetched}
+    ended.append(report.Happened(name, decisions=outcome.reasons, received=received))
+    return outcome
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,15 @@ from modelward.formats.release import (
     ReleaseFile,
     Requirements,
 )
+from modelward.formats.report import (
+    Alarm,
+    Ended,
+    Report,
+    Running,
+    SeenFloors,
+    SeenLog,
+    check_device,
+)
 from modelward.formats.strict import MAX_INT
 from modelward.formats.ticket import Ticket
 
@@ -212,4 +221,39 @@ rests = st.builds(
     texts,
     st.booleans(),
     st.dictionaries(names, versions, max_size=3),
+)
+
+
+counts = st.integers(0, MAX_INT)
+ended = st.builds(Ended, times, texts, st.none() | texts, texts)
+running = st.one_of(
+    st.builds(Running, versions, counts, digests),
+    st.builds(Running, versions, counts, digests, versions, digests),
+)
+reports = st.builds(
+    Report,
+    device=good(r"[ -~]{1,20}", check_device),
+    counter=st.integers(1, MAX_INT),
+    previous=st.none() | digests,
+    time=times,
+    repository=st.none() | digests,
+    client=texts,
+    channel=names,
+    labels=st.dictionaries(texts, texts, max_size=3),
+    generation=counts,
+    models=st.dictionaries(names, running, max_size=3),
+    decisions=st.dictionaries(names, texts, max_size=3),
+    floors=st.builds(
+        SeenFloors,
+        counts,
+        st.none() | counts,
+        st.none() | counts,
+        st.dictionaries(names, counts, max_size=3),
+        st.none() | times,
+    ),
+    ended=st.none() | ended,
+    refused=st.none() | ended,
+    log=st.none() | st.builds(SeenLog, digests, texts),
+    alarms=st.lists(st.builds(Alarm, texts, texts, texts), max_size=3).map(tuple),
+    received=st.dictionaries(texts, counts, max_size=3),
 )

@@ -16,6 +16,7 @@ from modelward.formats.installed import Installed
 from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
+from modelward.formats.report import Report
 from modelward.formats.ticket import Ticket
 from tests.formats import strategies
 
@@ -28,6 +29,7 @@ DOCUMENTS = {
     "journal": (Journal, strategies.journals),
     "model policy": (ModelPolicy, strategies.model_policies()),
     "release": (Release, strategies.releases()),
+    "report": (Report, strategies.reports),
     "rest": (Rest, strategies.rests),
     "ticket": (Ticket, strategies.tickets),
 }

@@ -20,6 +20,7 @@ from modelward.formats.installed import Installed
 from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
+from modelward.formats.report import Report
 from modelward.formats.ticket import Ticket
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "formats"
@@ -35,6 +36,7 @@ PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "metrics": lambda data: metrics.parse("metrics.json", data),
     "model-policy": ModelPolicy.parse,
     "release": Release.parse,
+    "report": Report.parse,
     "rest": Rest.parse,
     "ticket": Ticket.parse,
 }

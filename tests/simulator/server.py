@@ -32,6 +32,7 @@ class Server:
     Attributes:
         url: Where it is, without a final slash.
         requests: The paths that were asked for, in order.
+        posts: The paths that something was posted to.
     """
 
     def __init__(self, directory: Path, others: Mapping[str, Path] | None = None) -> None:
@@ -44,6 +45,7 @@ class Server:
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
         self.url = f"http://127.0.0.1:{self._server.port}"
         self.requests: list[str] = []
+        self.posts: list[str] = []
 
     def lie(self, pattern: str, answer: Answer) -> None:
         """Answer requests differently whose path matches, from its start on."""
@@ -67,6 +69,9 @@ class Server:
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         path = environ["PATH_INFO"]
+        if environ["REQUEST_METHOD"] == "POST":
+            self.posts.append(path)
+            return self._honest(environ, start_response)
         self.requests.append(path)
         for pattern, answer in self._lies:
             if pattern.match(path):

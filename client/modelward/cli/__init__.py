@@ -27,6 +27,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "explain": ("explain",),
     "verify": ("verify",),
     "log": ("evidence", "gossip", "verify-proof"),
+    "report": ("report",),
     "completion": ("completion",),
 }
 """Files of this folder and the commands that each adds, in the order of `--help`."""

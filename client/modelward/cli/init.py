@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> ExitCode:
     from modelward.config import from_settings  # noqa: PLC0415 - each command loads what it needs
-    from modelward.install import fsops  # noqa: PLC0415
+    from modelward.install import device_key, fsops  # noqa: PLC0415
     from modelward.trust import repository  # noqa: PLC0415
 
     state = state_directory(options.state, os.environ)
@@ -74,6 +74,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     for folder in ("tuf", "store", "slots", "generations"):
         fsops.make_directory(state / folder)
     fsops.write_file(state / "root.json", root)
+    key = device_key.load_or_make(state).public.public
     fsops.write_file(state / FILE, settings.to_toml().encode())
     say(
         options,
@@ -82,9 +83,11 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "state": str(state),
             "root_version": version,
             "device_id": settings.device_id,
+            "device_key": key,
         },
         f"{state} is set up: root version {version}, channel {settings.channel}, device "
-        f"{settings.device_id}\nnext: modelward update --state {state}",
+        f"{settings.device_id}\nnext: modelward update --state {state}\n"
+        f"for reports, the operator runs: modelward-repo device add {settings.device_id} {key}",
     )
     return ExitCode.DONE
 

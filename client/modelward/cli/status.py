@@ -26,13 +26,16 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> ExitCode:
     from modelward.formats import strict  # noqa: PLC0415
-    from modelward.install import last  # noqa: PLC0415
+    from modelward.install import device_key, last  # noqa: PLC0415
+    from modelward.install.reports import ReportStore  # noqa: PLC0415
 
     device = device_of(options)
     installed = device.slots.installed()
     floors = device.floors.load()
     ended = last.read(device.config.state)
     memory = _log_memory(device)
+    key = device_key.public_of(device.config.state)
+    waiting = len(ReportStore(device.config.state).pending())
     result = {
         "state": str(device.config.state),
         "repository": device.config.repository,
@@ -58,6 +61,12 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "time": strict.rfc3339(floors.time.at) if floors.time else None,
         },
         "log": memory.to_dict() if memory else None,
+        "reports": {
+            "send": device.config.reports.send,
+            "device_key": key,
+            "sent": ReportStore(device.config.state).sent(),
+            "waiting": waiting,
+        },
         "last": ended,
     }
     lines = [
@@ -76,6 +85,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
     if ended:
         reason = f": {ended['reason']}" if ended.get("reason") else ""
         lines.append(f"last update, {ended['time']}: {ended['outcome']}{reason}")
+    if waiting:
+        lines.append(f"{waiting} reports wait to be sent")
     say(options, result, "\n".join(lines))
     return ExitCode.REFUSED if memory and memory.alarms else ExitCode.DONE
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from modelward.config.address import check_repository
 from modelward.config.health import HealthSettings
+from modelward.config.reports import ReportSettings
 from modelward.config.run import RunSettings
 from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
@@ -34,6 +35,7 @@ _SETTINGS = frozenset(
         RunSettings.NAME,
         TransferSettings.NAME,
         HealthSettings.NAME,
+        ReportSettings.NAME,
     )
 )
 
@@ -52,6 +54,7 @@ class Config:
         transfer: Where bytes come from.
         run: When the daemon looks for updates.
         health: How a new model is tried before it may run.
+        reports: What it tells of itself, and whom.
         fingerprint: Digest of what all this was read from (`modelward.settings.fingerprint`).
     """
 
@@ -64,6 +67,7 @@ class Config:
     transfer: TransferSettings = field(default_factory=TransferSettings)
     run: RunSettings = field(default_factory=RunSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
+    reports: ReportSettings = field(default_factory=ReportSettings)
     fingerprint: str = field(default="", compare=False)
 
     def to_toml(self) -> str:
@@ -163,6 +167,7 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         run=RunSettings.parse(settings.get(RunSettings.NAME, {})),
         health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
         fingerprint=str(settings.get(FINGERPRINT, "")),
+        reports=ReportSettings.parse(settings.get(ReportSettings.NAME, {})),
     )
 
 

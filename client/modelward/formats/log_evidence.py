@@ -4,6 +4,7 @@ Anyone can judge it offline (`trust.split_view.judge`). It holds no secret.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from modelward.formats import strict
 from modelward.formats.checkpoint import SignedCheckpoint
@@ -53,18 +54,20 @@ class LogEvidence:
             read_hashes(fields, "rest", MAX_HASHES),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the evidence as a JSON object."""
+        return {
+            "schema": SCHEMA,
+            "log": self.policy.to_dict(),
+            "seen": self.seen.to_bytes().decode(),
+            "shown": self.shown.to_bytes().decode(),
+            "prefix": encode_hashes(self.prefix),
+            "rest": encode_hashes(self.rest),
+        }
+
     def to_bytes(self) -> bytes:
         """Return the file."""
-        return strict.dump(
-            {
-                "schema": SCHEMA,
-                "log": self.policy.to_dict(),
-                "seen": self.seen.to_bytes().decode(),
-                "shown": self.shown.to_bytes().decode(),
-                "prefix": encode_hashes(self.prefix),
-                "rest": encode_hashes(self.rest),
-            }
-        )
+        return strict.dump(self.to_dict())
 
 
 def _checkpoint(fields: strict.Fields, name: str) -> SignedCheckpoint:

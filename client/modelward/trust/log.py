@@ -21,9 +21,9 @@ from modelward.trust.cosignature import (
     verify_cosignatures,
     verify_log_signature,
 )
+from modelward.trust.growth import check_growth, tiles_between
 from modelward.trust.merkle import Frontier, ProofError, cover, leaf_hash, verify_inclusion
 from modelward.trust.split_view import SplitView, check_prefix, check_same_size
-from modelward.trust.tiles import TileHashes, tiles_for
 
 
 class NeedsTiles(Unavailable):
@@ -242,7 +242,6 @@ def _from_tiles(
     shown = proof.proof.checkpoint
     tree = shown.checkpoint
     old_size = seen.signed.checkpoint.size if seen else 0
-    below, above = cover(0, old_size), cover(old_size, tree.size)
     if tiles is None:
         otherwise = None
         if seen is not None and tree.size - old_size <= len(proof.tail):
@@ -253,25 +252,5 @@ def _from_tiles(
                 f"{old_size} that this device saw",
                 LogEvidence(policy, seen.signed, shown),
             )
-        raise NeedsTiles(old_size, tree.size, tiles_for((*below, *above), tree.size), otherwise)
-    read = TileHashes(tiles, tree.size)
-    try:
-        prefix = Frontier(old_size, tuple(read(*node) for node in below))
-        rest = tuple(read(*node) for node in above)
-        grown = prefix.extend_to(tree.size, rest)
-    except ProofError as error:
-        raise _bad_tiles(str(error)) from error
-    if grown.root() != tree.root:
-        raise _bad_tiles("they lead to another root hash")
-    if seen is not None:
-        check_prefix(LogEvidence(policy, seen.signed, shown), prefix, rest)
-    return grown
-
-
-def _bad_tiles(problem: str) -> Unavailable:
-    """Tiles are not signed: wrong ones are their server's fault, and no evidence."""
-    return Unavailable(
-        f"the log's tiles do not belong to its checkpoint: {problem}",
-        "use another mirror",
-        Gate.LOG,
-    )
+        raise NeedsTiles(old_size, tree.size, tiles_between(old_size, tree.size), otherwise)
+    return check_growth(seen.signed if seen else None, shown, policy, tiles)

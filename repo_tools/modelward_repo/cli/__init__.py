@@ -36,6 +36,8 @@ COMMANDS = {
     "inspect": "inspect:inspect",
     "target": "target:target",
     "serve": "serve:serve",
+    "device": "device:device",
+    "reports": "reports:reports",
     "completion": "completion:completion",
 }
 

@@ -21,12 +21,18 @@ from modelward_repo.cli import options
 @click.option(
     "--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes."
 )
+@click.option(
+    "--fleet",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Private folder for device reports. Default: <directory>-fleet beside it.",
+)
 @options.json_option
-def serve(directory: Path, host: str, port: int, workers: int) -> None:
+def serve(directory: Path, host: str, port: int, workers: int, fleet: Path | None) -> None:
     """Serve the repository in DIRECTORY over HTTP, until it is told to stop.
 
     Devices trust nothing that a server says, so any static file server will do as well, and so
-    will a mirror or a content delivery network in front.
+    will a mirror or a content delivery network in front. Reports of devices that were registered
+    with `modelward-repo device add` are taken at /reports.
 
     \b
         modelward-repo serve my-repo --port 8080
@@ -40,4 +46,4 @@ def serve(directory: Path, host: str, port: int, workers: int) -> None:
         options.say(f"serving {directory} on {url}")
         options.result({"directory": str(directory), "url": url})
 
-    run(directory, host, port, workers, ready)
+    run(directory, host, port, workers, ready, fleet)

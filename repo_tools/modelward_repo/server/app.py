@@ -14,6 +14,8 @@ from markupsafe import escape
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.security import safe_join
 
+from modelward_repo.server.reports import FLEET, add_intake, fleet_folder
+
 DIRECTORY = "MODELWARD_SERVE_DIRECTORY"
 IMMUTABLE = "public, max-age=31536000, immutable"
 CHANGING = "no-cache"
@@ -40,11 +42,12 @@ checks who published a model, how it was made, and every byte of it.</p>
 """
 
 
-def create_app(directory: Path) -> Flask:
+def create_app(directory: Path, fleet: Path | None = None) -> Flask:
     """Return the application that serves one repository.
 
     Args:
         directory: The repository.
+        fleet: Private folder for device reports; None for the one beside the repository.
     """
     app = Flask(__name__, static_folder=None)
     app.url_map.merge_slashes = False  # a path is right or does not exist; no redirects
@@ -54,6 +57,8 @@ def create_app(directory: Path) -> Flask:
     def page() -> str:
         """Say what this is, to people who follow the address."""
         return _PAGE.format(url=escape(request.url_root.rstrip("/")))
+
+    add_intake(app, directory, fleet or fleet_folder(directory))
 
     @app.get("/<path:path>")
     def file(path: str) -> Response:
@@ -94,7 +99,7 @@ def from_environment() -> Flask:
 
     The server's worker processes call this: they inherit the environment and nothing else.
     """
-    return create_app(Path(os.environ[DIRECTORY]))
+    return create_app(Path(os.environ[DIRECTORY]), Path(os.environ[FLEET]))
 
 
 def _place(root: Path, path: str) -> Path:

@@ -20,13 +20,19 @@ from granian.server.mp import MPServer
 
 from modelward.errors import ModelwardError, UsageError
 from modelward_repo.server.app import DIRECTORY
+from modelward_repo.server.reports import FLEET, fleet_folder
 from modelward_repo.server.witness import SETTINGS, Settings
 
 READY_SECONDS = 30.0
 
 
-def serve(
-    directory: Path, host: str, port: int, workers: int, ready: Callable[[str], None]
+def serve(  # noqa: PLR0913, PLR0917 - what a server is told
+    directory: Path,
+    host: str,
+    port: int,
+    workers: int,
+    ready: Callable[[str], None],
+    fleet: Path | None = None,
 ) -> None:
     """Serve a repository until SIGTERM or SIGINT.
 
@@ -36,11 +42,13 @@ def serve(
         port: Port to listen on; 0 for any that is free.
         workers: Number of processes.
         ready: Told the server's URL once it answers.
+        fleet: Private folder for device reports; None for the one beside the repository.
 
     Raises:
         UsageError: The port is taken, or the address is not one of this machine.
     """
     os.environ[DIRECTORY] = str(directory.resolve())
+    os.environ[FLEET] = str((fleet or fleet_folder(directory)).resolve())
     _run("app", "/metadata/timestamp.json", host, port, workers, ready)
 
 

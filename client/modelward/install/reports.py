@@ -1,0 +1,93 @@
+"""Reports on disk: a bounded queue of those not sent yet, and the newest, which the next one names.
+
+::
+
+    reports/000000000012.json   envelopes by counter; the newest always stays
+    reports/sent                the counter of the newest that was received
+"""
+
+from pathlib import Path
+
+from modelward.formats.report import CAP
+from modelward.install import fsops
+
+FOLDER = "reports"
+MAX_QUEUED = 32  # envelopes: a device that reaches nobody must not fill its disk
+_SENT = "sent"
+_DIGITS = 12
+
+
+class ReportStore:
+    """Keeps a device's reports.
+
+    Args:
+        state: The state directory.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self._folder = state / FOLDER
+
+    @property
+    def lock(self) -> Path:
+        """What to hold while the chain grows or the queue is sent."""
+        return self._folder / "lock"
+
+    def prepare(self) -> None:
+        """Make the folder."""
+        fsops.make_directory(self._folder)
+
+    def newest(self) -> bytes | None:
+        """Return the newest report, sent or not."""
+        return self.read(self.last()) if self.last() else None
+
+    def last(self) -> int:
+        """Return the counter of the newest report; 0 before the first."""
+        return max([0, *self._counters()])
+
+    def pending(self) -> tuple[int, ...]:
+        """Return the counters of what was not received yet, the oldest first."""
+        sent = self.sent()
+        return tuple(counter for counter in self._counters() if counter > sent)
+
+    def read(self, counter: int) -> bytes | None:
+        """Return a report; None if it is gone, or longer than any may be."""
+        try:
+            with self._path(counter).open("rb") as file:
+                data = file.read(CAP + 1)
+        except OSError:
+            return None
+        return data if len(data) <= CAP else None
+
+    def sent(self) -> int:
+        """Return the counter of the newest report that was received; 0 for none."""
+        try:
+            return int((self._folder / _SENT).read_bytes())
+        except (OSError, ValueError):
+            return 0
+
+    def add(self, counter: int, data: bytes) -> None:
+        """Queue a report, durably. The oldest give way where too many wait."""
+        self.prepare()
+        fsops.sweep(self._folder)
+        fsops.write_file(self._path(counter), data, 0o600)
+        self._drop()
+
+    def received(self, counter: int) -> None:
+        """Note that a report, and so every older one, need not be sent again."""
+        fsops.write_file(self._folder / _SENT, str(counter).encode())
+        self._drop()
+
+    def _drop(self) -> None:
+        sent, counters = self.sent(), self._counters()
+        waiting = [counter for counter in counters if counter > sent]
+        wanted = {*waiting[-MAX_QUEUED:], *counters[-1:]}
+        for counter in counters:
+            if counter not in wanted:
+                fsops.remove(self._path(counter))
+
+    def _counters(self) -> list[int]:
+        names = (path.stem for path in self._folder.glob("[0-9]*.json"))
+        return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+    def _path(self, counter: int) -> Path:
+        return self._folder / f"{counter:0{_DIGITS}}.json"

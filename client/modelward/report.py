@@ -1,0 +1,297 @@
+"""Device reports: made, queued durably, sent as far as that is possible.
+
+A report never stops an update, nor makes one wait for long: what cannot be sent now waits in a
+bounded queue for the next time. What is in one: `modelward.formats.report`.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from tuf.api.exceptions import RepositoryError
+
+from modelward import log_memory
+from modelward.device import Device
+from modelward.errors import FormatError, ModelwardError, Unavailable, UsageError
+from modelward.formats import report as reports
+from modelward.formats import strict
+from modelward.formats.dsse import Envelope
+from modelward.formats.leaf import REPOSITORY_FIELD
+from modelward.formats.log_evidence import LogEvidence
+from modelward.formats.report import Alarm, Ended, Report, Running, SeenFloors, SeenLog, shorten
+from modelward.install import device_key, fsops
+from modelward.install.reports import ReportStore
+from modelward.log_memory import Memory
+from modelward.transfer.post import Answer, post
+from modelward.trust.repository import Cache
+
+PATH = "/reports"
+AGAIN = timedelta(hours=1)  # the same refusal is reported this often
+RECEIVED = (200, 201, 202, 204)
+NEVER = (400, 409, 413, 422)  # trying again would not help: this very report is not wanted
+BUSY = "is sending reports"
+NOTEWORTHY = ("updated", "refused", "rolled back")
+
+Post = Callable[[str, bytes], Answer]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """What an update has to report.
+
+    Attributes:
+        outcome: Such as ``updated``, ``unchanged``, ``refused``.
+        gate: The label of the gate that stopped it, or None.
+        reason: Why it stopped; else empty.
+        decisions: Why each model runs what it runs, as far as that was decided.
+        received: Bytes by where they came from.
+    """
+
+    outcome: str
+    gate: str | None = None
+    reason: str = ""
+    decisions: Mapping[str, str] = field(default_factory=dict)
+    received: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_error(cls, error: ModelwardError) -> "Happened":
+        """Return what there is to say of an update that stopped."""
+        gate = error.gate.label if error.gate else None
+        return cls(error.outcome, gate, error.reason)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of the queue.
+
+    Attributes:
+        received: How many reports the server took.
+        refused: How many it will never take.
+        waiting: How many wait for another time.
+        problem: Why they wait; empty if none does.
+    """
+
+    received: int = 0
+    refused: int = 0
+    waiting: int = 0
+    problem: str = ""
+
+
+def tell(device: Device, happened: Happened) -> None:
+    """Report how an update ended, if that is news, and send what waits. Never raises.
+
+    Nothing new is reported at most once a period; so is what could not be had. A refusal that
+    repeats itself is reported once an hour.
+    """
+    if not device.config.reports.send:
+        return
+    # Reports are for people; nothing that goes wrong here may hide how the update ended.
+    with contextlib.suppress(OSError, ModelwardError):
+        store = ReportStore(device.config.state)
+        if not _is_news(device, store, happened) and not store.pending():
+            return
+        store.prepare()
+        with fsops.lock(store.lock, BUSY):
+            if _is_news(device, store, happened):
+                _queue(device, store, happened)
+            _send(device, store, post)
+
+
+def now(device: Device) -> Sent:
+    """Make a report and send it, with what else waits.
+
+    Raises:
+        UsageError: The configuration says that there are to be none.
+        Unavailable: Another process is sending.
+    """
+    if not device.config.reports.send:
+        raise UsageError(
+            "this device is configured not to send reports",
+            "take `send = false` out of [reports] in modelward.toml",
+        )
+    store = ReportStore(device.config.state)
+    store.prepare()
+    with fsops.lock(store.lock, BUSY):
+        _queue(device, store, None)
+        return _send(device, store, post)
+
+
+def draft(device: Device) -> Report:
+    """Return the report that would be made now. Nothing is written."""
+    return _make(device, ReportStore(device.config.state), None)
+
+
+def due(device: Device) -> bool:
+    """Tell whether this device has not reported for a whole period."""
+    newest = _newest(ReportStore(device.config.state))
+    if newest is None:
+        return True
+    age = (device.clock() - newest[1].time).total_seconds()
+    return not 0 <= age < device.config.reports.period
+
+
+def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
+    newest = _newest(store)
+    if happened.outcome not in NOTEWORTHY or newest is None:
+        return due(device)
+    ended = newest[1].ended
+    same = ended is not None and (ended.outcome, ended.gate, ended.reason) == (
+        happened.outcome,
+        happened.gate,
+        shorten(happened.reason),
+    )
+    if happened.outcome == "updated" or not same:
+        return True
+    return not timedelta() <= device.clock() - newest[1].time < AGAIN
+
+
+def _queue(device: Device, store: ReportStore, happened: Happened | None) -> None:
+    report = _make(device, store, happened)
+    key = device_key.load_or_make(device.config.state)
+    store.add(report.counter, _sign(_capped(report), key))
+
+
+def _sign(report: Report, key: device_key.DeviceKey) -> bytes:
+    envelope = report.unsigned()
+    signature = key.sign(envelope.signed_bytes)
+    return replace(envelope, signatures={key.public.keyid: signature}).to_bytes()
+
+
+def _capped(report: Report) -> Report:
+    """Leave out, of what is for convenience, what would take the report over its cap."""
+    slimmer = (
+        report,
+        replace(report, evidence=report.evidence[:1]),
+        replace(report, evidence=(), decisions={}, received={}),
+    )
+    fits = (each for each in slimmer if len(each.unsigned().to_bytes()) < reports.CAP - 1024)
+    return next(fits, replace(slimmer[-1], labels={}, log=None))
+
+
+def _make(device: Device, store: ReportStore, happened: Happened | None) -> Report:
+    newest = _newest(store)
+    now = device.clock().replace(microsecond=0)
+    memory = log_memory.remember(device)
+    floors, installed = device.floors.load(), device.slots.installed()
+    ended = None if newest is None else newest[1].ended
+    if happened is not None:
+        ended = Ended(now, happened.outcome, happened.gate, shorten(happened.reason))
+    refused = None if newest is None else newest[1].refused
+    if ended is not None and ended.outcome in ("refused", "rolled back"):
+        refused = ended
+    return Report(
+        device=device.config.device_id,
+        counter=newest[1].counter + 1 if newest else _begin(store),
+        previous=reports.digest(newest[0]) if newest else None,
+        time=now,
+        repository=_repository_id(device),
+        client=importlib.metadata.version("modelward"),
+        channel=device.config.channel,
+        labels={name: shorten(text) for name, text in device.config.labels.items()},
+        generation=installed.number,
+        models={
+            model: Running(
+                slot.version,
+                slot.counter,
+                slot.sha256,
+                installed.previous[model].version if model in installed.previous else None,
+                installed.previous[model].sha256 if model in installed.previous else None,
+            )
+            for model, slot in installed.active.items()
+        },
+        decisions={
+            model: shorten(reason)
+            for model, reason in (happened.decisions if happened else {}).items()
+        },
+        floors=SeenFloors(
+            floors.root,
+            floors.timestamp.version if floors.timestamp else None,
+            floors.snapshot.version if floors.snapshot else None,
+            dict(floors.releases),
+            floors.time.at if floors.time else None,
+        ),
+        ended=ended,
+        refused=refused,
+        log=_seen_log(memory),
+        alarms=tuple(
+            Alarm("evidence", kept.name, shorten(kept.judgement.reason)) for kept in memory.alarms
+        )[: reports.MAX_ALARMS],
+        evidence=_evidence(memory),
+        received=dict(happened.received) if happened else {},
+    )
+
+
+def _begin(store: ReportStore) -> int:
+    """Return where a chain begins: after a damaged report with a gap, for nothing follows it."""
+    last = max(store.last(), store.sent())
+    return last + 2 if last else 1
+
+
+def _newest(store: ReportStore) -> tuple[Envelope, Report] | None:
+    """Return the report that the next one follows; None if there is none, or a damaged one."""
+    data = store.newest()
+    with contextlib.suppress(FormatError):
+        return reports.read_envelope(data) if data is not None else None
+    return None
+
+
+def _repository_id(device: Device) -> str | None:
+    cache = Cache(device.cache)
+    if cache.file("root").exists():
+        with contextlib.suppress(OSError, RepositoryError):
+            value = cache.root().unrecognized_fields.get(REPOSITORY_FIELD)
+            return value if isinstance(value, str) and strict.SHA256.fullmatch(value) else None
+    return None
+
+
+def _seen_log(memory: Memory) -> SeenLog | None:
+    if memory.state is None:
+        return None
+    return SeenLog(memory.state.log, memory.state.signed.to_bytes().decode())
+
+
+def _evidence(memory: Memory) -> tuple[LogEvidence, ...]:
+    """Return what is kept against the log, proof first, as far as it fits."""
+    chosen: list[LogEvidence] = []
+    room = reports.EVIDENCE_CAP
+    for kept in sorted(memory.evidence, key=lambda kept: not kept.judgement.proven):
+        size = len(kept.evidence.to_bytes())
+        if size <= room and len(chosen) < reports.MAX_EVIDENCE:
+            chosen.append(kept.evidence)
+            room -= size
+    return tuple(chosen)
+
+
+def _send(device: Device, store: ReportStore, post: Post) -> Sent:
+    """Send what waits, the oldest first, until the server is not to be had."""
+    url = (device.config.reports.url or device.config.repository) + PATH
+    received = refused = 0
+    problem = ""
+    for counter in store.pending():
+        data = store.read(counter)
+        if data is not None:
+            try:
+                answer = post(url, data)
+            except Unavailable as error:
+                problem = error.reason
+                break
+            if answer.status not in (*RECEIVED, *NEVER):
+                problem = f"{url} answers {answer.status}{_words(answer)}"
+                break
+            received += answer.status in RECEIVED
+            refused += answer.status in NEVER
+            if answer.status in NEVER:
+                problem = f"{url} answers {answer.status}{_words(answer)}"
+        store.received(counter)
+    return Sent(received, refused, len(store.pending()), problem)
+
+
+def _words(answer: Answer) -> str:
+    """Return what the server said of it, for people."""
+    with contextlib.suppress(ValueError, AttributeError):
+        said = json.loads(answer.body).get("reason")
+        return f" ({shorten(said)[:200]})" if isinstance(said, str) else ""
+    return ""

@@ -1,0 +1,311 @@
+"""A device reports what happened, durably and in order, and no update waits for that or fails."""
+
+import itertools
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from modelward import report
+from modelward.config import load
+from modelward.device import Device
+from modelward.errors import ExitCode, ModelwardError, Unavailable
+from modelward.formats import report as reports
+from modelward.formats.report import Report
+from modelward.install import fsops
+from modelward.install.device_key import load_or_make
+from modelward.install.reports import MAX_QUEUED, ReportStore
+from modelward.report import Happened, tell
+from modelward.transfer.post import post
+from modelward.trust.report import is_signed
+from modelward_repo.fleet.store import Fleet
+from tests.simulator.server import Server, instead
+from tests.simulator.world import MODEL, World, now
+
+PERIOD = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World.build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def world(quiet_world: World, tmp_path: Path) -> World:
+    """A world whose device runs 1.0.0, and could not send its report on that yet."""
+    return quiet_world.copy(tmp_path / "world")
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    with world.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def fleet(world: World) -> Fleet:
+    """The fleet, with the device registered."""
+    fleet = Fleet(world.place / "repository-fleet")
+    fleet.create()
+    with fleet.write() as turn:
+        turn.add_device(device(world).config.device_id, load_or_make(world.device).public, 0)
+    return fleet
+
+
+def device(world: World, **changes: timedelta) -> Device:
+    at = now() + changes.get("later", timedelta())
+    return Device(load(world.device, {}), clock=lambda: at)
+
+
+def stored(fleet: Fleet) -> list[Report]:
+    with fleet.read() as turn:
+        kept = [item for each in turn.devices() for item in turn.reports(each.device)]
+    return [reports.read_envelope(item.envelope)[1] for item in reversed(kept)]
+
+
+def settings(world: World, text: str) -> None:
+    with (world.device / "modelward.toml").open("a") as file:
+        file.write(f"\n[reports]\n{text}\n")
+
+
+def waiting(world: World) -> int:
+    return world.client_here("status").json["reports"]["waiting"]
+
+
+# --- what is reported -----------------------------------------------------------------------------
+
+
+def test_an_update_is_reported(world, server, fleet):
+    world.publish("1.1.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    first, second = stored(fleet)
+    assert (first.counter, second.counter, first.previous) == (1, 2, None)
+    assert first.ended.outcome == second.ended.outcome == "updated"
+    running = second.models[MODEL]
+    assert (running.version, running.fallback) == ("1.1.0", "1.0.0")
+    assert second.floors.releases == {MODEL: running.counter}
+    assert second.decisions == {MODEL: "stable offers 1.1.0 to every device"}
+    assert sum(second.received.values()) > 0
+    assert waiting(world) == 0
+
+
+def test_each_names_the_one_before_and_is_signed(world, server, fleet):
+    for version in ("1.1.0", "1.2.0"):
+        world.publish(version)
+        world.client_here("update", server)
+    key = load_or_make(world.device).public
+    with fleet.read() as turn:
+        (registered,) = turn.devices()
+        kept = turn.reports(registered.device)
+    read = [reports.read_envelope(item.envelope) for item in kept]
+    for (envelope, one), (before, _) in itertools.pairwise(read):
+        assert is_signed(envelope, key)
+        assert one.previous == reports.digest(before)
+
+
+def test_nothing_new_is_not_reported(world, server, fleet):
+    world.client_here("report", server)
+    server.posts.clear()
+    world.offer("1.0.0")  # a full check, that finds nothing
+    assert world.client_here("update", server).json["outcome"] == "unchanged"
+    assert world.client_here("update", server).json["outcome"] == "unchanged"
+    assert not server.posts
+
+
+def test_nothing_new_is_reported_once_a_period(world, server, fleet):
+    world.client_here("report", server)
+    tell(device(world), Happened("unchanged"))
+    assert len(stored(fleet)) == 2
+    url = f'url = "{server.url}"'
+    settings(world, url)
+    tell(device(world, later=PERIOD), Happened("unchanged"))
+    assert len(stored(fleet)) == 3
+    assert report.due(device(world, later=2 * PERIOD))
+
+
+def test_a_check_reports_nothing(world, server, fleet):
+    world.publish("1.1.0")
+    assert world.client_here("check", server).code == ExitCode.DONE
+    assert not server.posts
+
+
+def test_a_refusal_is_reported_once_an_hour_and_remembered(world, server, fleet):
+    settings(world, f'url = "{server.url}"')
+    refusal = Happened("refused", "log", "it is not in the log")
+    tell(device(world), refusal)
+    tell(device(world), refusal)
+    assert [each.counter for each in stored(fleet)] == [1, 2]
+    tell(device(world, later=timedelta(hours=2)), refusal)
+    tell(device(world, later=timedelta(hours=2)), Happened("updated"))
+    last = stored(fleet)[-1]
+    assert (last.counter, last.ended.outcome) == (4, "updated")
+    assert (last.refused.outcome, last.refused.gate) == ("refused", "log")
+    assert last.refused.reason == "it is not in the log"
+
+
+def test_an_update_that_is_refused_is_reported(world, server, fleet):
+    timestamp = world.repository / "metadata/timestamp.json"
+    world.publish("1.1.0")
+    unsigned = timestamp.read_bytes().replace(b'"sig":', b'"sog":')
+    server.lie("/metadata/timestamp.json", instead(unsigned))
+    assert world.client_here("update", server).code == ExitCode.REFUSED
+    last = stored(fleet)[-1]
+    assert (last.ended.outcome, last.ended.gate) == ("refused", "metadata")
+    assert last.models[MODEL].version == "1.0.0"
+
+
+# --- where nobody takes reports -------------------------------------------------------------------
+
+
+def test_what_cannot_be_sent_waits_and_is_sent_in_order(world, server):
+    assert waiting(world) == 1
+    world.publish("1.1.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    done = world.client_here("report", server)
+    assert (done.code, done.json["waiting"]) == (ExitCode.UNAVAILABLE, 3)
+    assert "404" in done.json["problem"]
+    fleet = Fleet(world.place / "repository-fleet")
+    fleet.create()
+    stranger = world.client_here("report", server)
+    assert "no such device is registered" in stranger.json["problem"]
+    with fleet.write() as turn:
+        turn.add_device(device(world).config.device_id, load_or_make(world.device).public, 0)
+    assert world.client_here("report", server).json["received"] == 5
+    assert [each.counter for each in stored(fleet)] == [1, 2, 3, 4, 5]
+    assert waiting(world) == 0
+
+
+def test_the_queue_is_bounded(world):
+    for number in range(MAX_QUEUED + 10):
+        tell(device(world), Happened("refused", "log", f"reason {number}"))
+    store = ReportStore(world.device)
+    assert len(store.pending()) == MAX_QUEUED
+    assert store.pending()[-1] == MAX_QUEUED + 11
+
+
+def test_what_the_server_will_never_take_is_dropped(world, server, fleet):
+    world.client_here("report", server)
+    settings(world, f'url = "{server.url}"')
+    with fleet.write() as turn:  # restored from a backup: it knows a later report than this one
+        turn._connection.execute("UPDATE devices SET counter = 99, head = 'x'")
+    done = world.client_here("report", server)
+    assert (done.code, done.json["outcome"]) == (ExitCode.REFUSED, "refused")
+    assert "409" in done.json["problem"]
+    assert waiting(world) == 0
+
+
+def test_an_answer_that_got_lost(world, server, fleet):
+    world.client_here("report", server)
+    (world.device / "reports/sent").write_text("1")  # the power was cut
+    assert world.client_here("report", server).code == ExitCode.DONE
+    assert [each.counter for each in stored(fleet)] == [1, 2, 3]
+    with fleet.read() as turn:
+        assert not turn.alarms()
+
+
+def test_a_folder_that_cannot_be_written_stops_no_update(world, server):
+    for path in (world.device / "reports").iterdir():
+        path.unlink()
+    (world.device / "reports").rmdir()
+    (world.device / "reports").write_bytes(b"")
+    world.publish("1.1.0")
+    assert world.client_here("update", server).json["running"] == {MODEL: "1.1.0"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\n"])
+def test_a_damaged_key_stops_no_update(world, server, content):
+    (world.device / "device.key").write_bytes(content)
+    world.publish("1.1.0")
+    assert world.client_here("update", server).json["running"] == {MODEL: "1.1.0"}
+    done = world.client_here("report", server)
+    assert done.code == ExitCode.ERROR
+    assert "is not an Ed25519 private key" in done.json["reason"]
+
+
+def test_a_damaged_chain_goes_on_with_a_gap(world, server, fleet):
+    world.client_here("report", server)
+    newest = max((world.device / "reports").glob("*.json"))
+    newest.write_bytes(b"damaged")
+    assert world.client_here("report", server).json["received"] == 1
+    assert [each.counter for each in stored(fleet)] == [1, 2, 4]
+    with fleet.read() as turn:
+        assert not turn.alarms()
+
+
+@pytest.mark.parametrize("say", [b"", b"HTTP/1.1 200 OK\r\nX: "], ids=["silent", "drips"])
+def test_a_server_that_never_answers_is_left(say):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        over = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(say)
+                while not over.wait(0.05):
+                    try:
+                        connection.sendall(b"x" if say else b"")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/reports"
+        with pytest.raises(Unavailable):
+            post(url, b"{}", seconds=0.3)
+        over.set()
+        thread.join()
+
+
+def test_an_answer_that_never_ends_is_cut():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def pour() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                try:
+                    while True:
+                        connection.sendall(bytes(65536))
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=pour)
+        thread.start()
+        with pytest.raises(Unavailable, match="more than"):
+            post(f"http://127.0.0.1:{listening.getsockname()[1]}/reports", b"{}", seconds=60)
+        thread.join()
+
+
+# --- settings and the command ---------------------------------------------------------------------
+
+
+def test_none_are_made_where_none_are_wanted(world, server, fleet):
+    settings(world, "send = false")
+    world.publish("1.1.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    assert not server.posts
+    assert world.client_here("report", server).code == ExitCode.USAGE
+
+
+def test_a_dry_run_writes_nothing(world, server):
+    before = {path: path.read_bytes() for path in world.device.rglob("*") if path.is_file()}
+    shown = Report.parse(json.dumps(world.client_here("report", None, "--dry-run").json).encode())
+    assert (shown.counter, shown.models[MODEL].version) == (2, "1.0.0")
+    assert before == {path: path.read_bytes() for path in world.device.rglob("*") if path.is_file()}
+
+
+def test_two_at_once(world, server, fleet):
+    with fsops.lock(ReportStore(world.device).lock):
+        tell(device(world), Happened("refused", "log", "x"))
+        done = world.client_here("report", server)
+    assert done.code == ExitCode.UNAVAILABLE
+    assert "is sending reports" in done.json["reason"]
+
+
+def test_an_error_says_what_happened():
+    told = Happened.of_error(ModelwardError("no"))
+    assert (told.outcome, told.gate, told.reason) == ("error", None, "no")
