@@ -17,12 +17,15 @@ from tuf.api.metadata import Metadata, Timestamp
 
 from modelward.device import FloorStore
 from modelward.errors import ExitCode
+from modelward.formats.report import read_envelope
 from modelward.formats.tlog_proof import TimestampProof, TlogProof
+from modelward.trust.report import device_key
+from modelward_repo.fleet.store import Fleet
 from modelward_repo.publish.ledger import Waiting
 from modelward_repo.publish.refresh import refresh, resume
 from tests.simulator.ledger import WITNESSES, LoggedWorld, LogThief, Witnesses
 from tests.simulator.log import Log, leaf
-from tests.simulator.server import Server
+from tests.simulator.server import Server, status
 from tests.simulator.world import MODEL, Done, World, clean_environment, now
 
 
@@ -261,6 +264,116 @@ def test_gossip(world, client, server):
     assert "keeps newer states from this device" in client("gossip", url, as_json=False).out
     assert client("update").code == ExitCode.DONE
     assert client("gossip", url).json["outcome"] == "same"
+
+
+@pytest.fixture
+def frozen(world: LoggedWorld, tmp_path: Path) -> Iterator[Server]:
+    """Somebody who shows the repository as it is now for ever. Elsewhere it has 9 leaves soon."""
+    shutil.copytree(world.repository, tmp_path / "frozen")
+    world.log_anew(2)
+    with Server(tmp_path / "frozen") as server:
+        yield server
+
+
+def test_freeze_that_others_expose(world, client, server, frozen):
+    alone = world.client_here("update", frozen)
+    assert (alone.code, size(client)) == (ExitCode.DONE, 7)
+    assert client("gossip", f"{server.url}/log/checkpoint").json["outcome"] == "larger"
+    assert client("status").code == ExitCode.DONE  # it was not asked since
+    for _ in range(2):  # the second one takes no fast path
+        assert world.client_here("update", frozen).code == ExitCode.DONE
+        told = client("status")
+        assert told.code == ExitCode.REFUSED
+        assert told.json["log"]["heard"] == 9
+    text = client("status", as_json=False).out
+    assert "ALARM: others have seen 9 leaves of the log, the repository shows this device 7" in text
+    (alarm,) = client("report", "--dry-run").json["alarms"]
+    assert (alarm["kind"], "others have seen 9 leaves" in alarm["reason"]) == ("freeze", True)
+
+    assert client("update").code == ExitCode.DONE
+    told = client("status")
+    assert (told.code, told.json["log"]["heard"], size(client)) == (ExitCode.DONE, None, 9)
+
+
+def test_larger_tree_that_only_the_log_signed_is_not_believed(world, client, tmp_path):
+    longer = world.log()
+    longer.append(leaf(500))
+    checkpoint = tmp_path / "checkpoint"
+    for by, heard in (((), None), (WITNESSES[:1], None), (WITNESSES[:2], 8)):
+        checkpoint.write_bytes(longer.signed(by=by).to_bytes())
+        assert client("gossip", str(checkpoint)).json["outcome"] == "larger"
+        assert client("status").json["log"]["heard"] == heard
+
+
+def test_what_others_have_seen_is_no_part_of_what_is_shown(world, client, tmp_path):
+    """The repository goes on, but not from the tree that others have seen: a split view."""
+    other = world.log()
+    other.append(leaf(500))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(other.signed().to_bytes())
+    client("gossip", str(checkpoint))
+    world.log_anew(2)
+    done = client("update")
+    assert (done.code, done.json["gate"]) == (ExitCode.REFUSED, "log")
+    assert "does not begin with the 8" in done.json["reason"]
+    (kept,) = client("evidence", "list").json["evidence"]
+    assert kept["verdict"] == "history rewritten"
+
+
+def test_whoever_withholds_the_tiles_keeps_the_alarm(world, client, server, tmp_path):
+    other = world.log()
+    other.append(leaf(500))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.write_bytes(other.signed().to_bytes())
+    client("gossip", str(checkpoint))
+    world.log_anew(2)
+    server.lie("/log/tile", status(404))
+    assert client("update").code == ExitCode.DONE
+    told = client("status")
+    assert told.code == ExitCode.REFUSED
+    assert "does not show that its 9 leaves" in told.json["log"]["freeze"]
+
+
+def test_alarm_reaches_people(world, client, server):
+    """Evidence that a device keeps is in its next report, and the server's own log judges it."""
+    fleet = Fleet(world.place / "repository-fleet")
+    fleet.create()
+    with fleet.write() as turn:
+        told = client("status").json
+        key = device_key(bytes.fromhex(told["reports"]["device_key"]))
+        turn.add_device(told["device_id"], key, 0)
+    assert world.client_here("report", server).code == ExitCode.DONE
+    thief = LogThief(world, ("repository/timestamp",))
+    thief.prove(forked(world))
+    assert client("update").code == ExitCode.REFUSED  # which sends the report by itself
+    with fleet.read() as turn:
+        kinds = {alarm.kind: alarm for alarm in turn.alarms()}
+        newest = turn.newest_reports()[0]
+    assert set(kinds) == {"device: evidence", "split view"}
+    _, report = read_envelope(newest.envelope)
+    assert report.refused is not None
+    assert report.refused.gate == "log"
+    exported = world.place / "evidence.json"
+    exported.write_bytes(kinds["split view"].document or b"")
+    assert publisher("log", "judge", str(exported)).code == ExitCode.REFUSED
+
+
+def test_a_report_and_its_answer_compare_both_ways(world, client, server, frozen):
+    """The server that takes reports need not be the one that serves: it shows a freeze as well."""
+    with (world.device / "modelward.toml").open("a") as file:
+        file.write(f'\n[reports]\nurl = "{server.url}"\n')
+    fleet = Fleet(world.place / "repository-fleet")
+    fleet.create()
+    with fleet.write() as turn:
+        told = client("status").json
+        key = device_key(bytes.fromhex(told["reports"]["device_key"]))
+        turn.add_device(told["device_id"], key, 0)
+    assert world.client_here("report", None).code == ExitCode.DONE
+    assert client("status").json["log"]["heard"] == 9
+    assert world.client_here("update", frozen).code == ExitCode.DONE
+    assert client("status").code == ExitCode.REFUSED
+    with fleet.read() as turn:
+        assert [alarm.kind for alarm in turn.alarms()] == ["device: freeze"]
 
 
 def test_lost_state_is_a_first_use(world, client):

@@ -25,9 +25,10 @@ from modelward.formats.tile import HASH, Tile
 from modelward.formats.tlog_proof import TimestampProof
 from modelward.install.log_state import Kept, LogStore
 from modelward.trust import log
+from modelward.trust.growth import check_growth, tiles_between
 from modelward.trust.log import NeedsTiles, Verified
 from modelward.trust.repository import TOP_LEVEL, Cache, Fetcher
-from modelward.trust.split_view import SplitView
+from modelward.trust.split_view import SplitView, check_same_size
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def check(
     try:
         with _at_gate_4():
             verified = _verify(_Shown.of(cache, policy), state, fetcher, log_url)
+        _check_heard(device, verified.state, policy, fetcher, log_url)
     except SplitView as error:
         keep(device, error.evidence)
         raise
@@ -234,6 +236,36 @@ def _check_never_logged(state: LogState | None) -> None:
             "a log is replaced, not dropped: sign a root that names one",
             Gate.LOG,
         )
+
+
+def _check_heard(
+    device: Device, state: LogState, policy: LogPolicy, fetcher: Fetcher, log_url: str
+) -> None:
+    """Compare with the largest tree that others have seen, if this device has heard of one.
+
+    A repository that shows less is no reason to refuse what it shows: it is one to give alarm.
+
+    Raises:
+        SplitView: What is shown does not begin with it.
+    """
+    heard = device.log.heard()
+    if heard is None:
+        return
+    shown, size = state.signed, heard.signed.checkpoint.size
+    try:
+        if heard.log == state.log and size <= shown.checkpoint.size:
+            check_same_size(heard.signed, shown, policy)
+            wanted = tiles_between(size, shown.checkpoint.size)
+            tiles = {tile: _fetch_tile(fetcher, log_url, tile) for tile in wanted}
+            check_growth(heard.signed, shown, policy, tiles)
+    except Unavailable:
+        pass  # whoever withholds tiles does not get rid of the alarm by that
+    else:
+        if heard.log != state.log or size <= shown.checkpoint.size:
+            device.log.save_heard(None)
+            return
+    since = heard.since or device.clock().replace(microsecond=0)
+    device.log.save_heard(replace(heard, shown=shown.checkpoint.size, since=since))
 
 
 def _check_nothing_pending(store: LogStore, policy: LogPolicy) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from tuf.api.exceptions import RepositoryError
 
+from modelward import fastpath
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused, Unavailable
 from modelward.formats import log_policy, strict
 from modelward.formats.checkpoint import SignedCheckpoint
+from modelward.formats.heard import Heard
 from modelward.formats.log_policy import LogPolicy
 from modelward.formats.log_state import LogState, log_digest
 from modelward.install.log_state import Kept
@@ -33,12 +35,14 @@ class Memory:
         state: The last tree it believed, or None.
         times: When each witness cosigned that: None if it made no statement about the time.
         evidence: What it keeps against any log.
+        heard: The largest tree that others have seen and it has not, or None.
     """
 
     policy: LogPolicy | None
     state: LogState | None
     times: Mapping[str, datetime | None]
     evidence: tuple[Kept, ...]
+    heard: Heard | None = None
 
     @property
     def log(self) -> str | None:
@@ -51,6 +55,13 @@ class Memory:
     def alarms(self) -> tuple[Kept, ...]:
         """Evidence that the log is not honest, and no root has named another one since."""
         return tuple(kept for kept in self.evidence if is_pending(kept, self.log))
+
+    @property
+    def freeze(self) -> str | None:
+        """Why it seems that newer states are kept from this device, for people; or None."""
+        if self.heard is None or self.heard.log != self.log:
+            return None
+        return self.heard.alarm
 
     def to_dict(self) -> dict[str, Any] | None:
         """Return what is known as a JSON object, or None for a device without a log."""
@@ -69,6 +80,8 @@ class Memory:
             "evidence": [
                 kept_dict(kept) | {"alarm": is_pending(kept, self.log)} for kept in self.evidence
             ],
+            "heard": self.heard.signed.checkpoint.size if self.heard else None,
+            "freeze": self.freeze,
         }
 
     def lines(self) -> list[str]:
@@ -88,7 +101,22 @@ class Memory:
             f"against {kept.evidence.policy.origin}: {kept.judgement.reason}"
             for kept in self.evidence
         ]
+        told += [f"ALARM: {self.freeze}"] if self.freeze else []
         return told
+
+
+def _hear(device: Device, other: SignedCheckpoint, policy: LogPolicy) -> None:
+    """Remember a larger tree, unless the log alone says so: its key may be the stolen one."""
+    before, log = device.log.heard(), log_digest(policy.vkey)
+    same = before is not None and before.log == log
+    if same and before is not None and before.signed.checkpoint.size >= other.checkpoint.size:
+        return
+    if not policy.is_quorum(verify_cosignatures(other, policy, NO_LIMIT).times.keys()):
+        return
+    since, shown = (before.since, before.shown) if before is not None and same else (None, 0)
+    heard = Heard(log, other, device.clock().replace(microsecond=0), shown, since)
+    fastpath.forget(device.config.state)
+    device.log.save_heard(heard)
 
 
 def kept_dict(kept: Kept) -> dict[str, Any]:
@@ -119,7 +147,7 @@ def remember(device: Device) -> Memory:
             }
     elif policy is not None:
         state = None  # of a log that root named before
-    return Memory(policy, state, times, device.log.evidence())
+    return Memory(policy, state, times, device.log.evidence(), device.log.heard())
 
 
 @dataclass(frozen=True)
@@ -153,7 +181,10 @@ class Compared:
 
 
 def gossip(device: Device, checkpoint: bytes) -> Compared:
-    """Compare a checkpoint from a neighbour with the one this device believes.
+    """Compare a checkpoint from a neighbour or a server with the one this device believes.
+
+    A larger one is remembered if a quorum of witnesses cosigned it: the next update is a full one,
+    and if the repository still shows less then, that is an alarm.
 
     Args:
         device: The device.
@@ -177,4 +208,6 @@ def gossip(device: Device, checkpoint: bytes) -> Compared:
     except FormatError as error:
         error.gate = Gate.LOG
         raise
+    if order is Order.LARGER:
+        _hear(device, other, memory.policy)
     return Compared(order, own.checkpoint.size, other.checkpoint.size)

@@ -135,6 +135,8 @@ def due(device: Device) -> bool:
 
 def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
     newest = _newest(store)
+    if newest is not None and _new_alarms(device, newest[1]):
+        return True
     if happened.outcome not in NOTEWORTHY or newest is None:
         return due(device)
     ended = newest[1].ended
@@ -146,6 +148,15 @@ def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
     if happened.outcome == "updated" or not same:
         return True
     return not timedelta() <= device.clock() - newest[1].time < AGAIN
+
+
+def _new_alarms(device: Device, newest: Report) -> bool:
+    """Tell whether there is an alarm that the newest report does not have."""
+    if device.log.is_empty():
+        return False
+    known = {(alarm.kind, alarm.name) for alarm in newest.alarms}
+    now = {(alarm.kind, alarm.name) for alarm in _alarms(log_memory.remember(device))}
+    return not now <= known
 
 
 def _queue(device: Device, store: ReportStore, happened: Happened | None) -> None:
@@ -216,9 +227,7 @@ def _make(device: Device, store: ReportStore, happened: Happened | None) -> Repo
         ended=ended,
         refused=refused,
         log=_seen_log(memory),
-        alarms=tuple(
-            Alarm("evidence", kept.name, shorten(kept.judgement.reason)) for kept in memory.alarms
-        )[: reports.MAX_ALARMS],
+        alarms=_alarms(memory),
         evidence=_evidence(memory),
         received=dict(happened.received) if happened else {},
     )
@@ -253,6 +262,14 @@ def _seen_log(memory: Memory) -> SeenLog | None:
     return SeenLog(memory.state.log, memory.state.signed.to_bytes().decode())
 
 
+def _alarms(memory: Memory) -> tuple[Alarm, ...]:
+    found = [Alarm("evidence", kept.name, kept.judgement.reason) for kept in memory.alarms]
+    found += [Alarm("freeze", "log", memory.freeze)] if memory.freeze else []
+    return tuple(replace(alarm, reason=shorten(alarm.reason)) for alarm in found)[
+        : reports.MAX_ALARMS
+    ]
+
+
 def _evidence(memory: Memory) -> tuple[LogEvidence, ...]:
     """Return what is kept against the log, proof first, as far as it fits."""
     chosen: list[LogEvidence] = []
@@ -282,11 +299,21 @@ def _send(device: Device, store: ReportStore, post: Post) -> Sent:
                 problem = f"{url} answers {answer.status}{_words(answer)}"
                 break
             received += answer.status in RECEIVED
+            if answer.status in RECEIVED:
+                _compare(device, answer)
             refused += answer.status in NEVER
             if answer.status in NEVER:
                 problem = f"{url} answers {answer.status}{_words(answer)}"
         store.received(counter)
     return Sent(received, refused, len(store.pending()), problem)
+
+
+def _compare(device: Device, answer: Answer) -> None:
+    """Compare the log that the server shows with one's own. Both did, then."""
+    with contextlib.suppress(ValueError, AttributeError, ModelwardError):
+        shown = json.loads(answer.body).get("checkpoint")
+        if isinstance(shown, str):
+            log_memory.gossip(device, shown.encode())
 
 
 def _words(answer: Answer) -> str:

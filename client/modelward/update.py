@@ -443,13 +443,14 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
 ) -> None:
     """Let the next check take the fast path, unless its answer depends on the time.
 
-    It does during a rollout, and where something that failed is to be tried again.
+    It does during a rollout, and where something that failed is to be tried again. Where others
+    have seen more of the log, the repository is asked each time.
     """
     config = device.config
     waiting = device.trials.journal.failed or any(
         entry.rollout for entry in channel.models.values()
     )
-    if waiting or not config.fingerprint:
+    if waiting or not config.fingerprint or device.log.heard() is not None:
         fastpath.forget(config.state)
         return
     fastpath.remember(

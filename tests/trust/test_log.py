@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from modelward.errors import ExitCode, FormatError, Gate, Refused, Unavailable
 from modelward.formats.checkpoint import SignedCheckpoint
+from modelward.formats.heard import Heard
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.log_state import CAP, SMALL, LogState
 from modelward.formats.note import SignatureType
@@ -398,11 +399,17 @@ def test_state_with_another_frontier_is_refused():
 def test_any_state_or_evidence(data):
     state = seen(SIZE)
     evidence = LogEvidence(HONEST.policy, state.signed, HONEST.signed(3))
+    heard = Heard(state.log, HONEST.signed(3), NOW, 2, NOW)
     parse, good = data.draw(
         st.sampled_from(
-            [(LogState.parse, state.to_bytes()), (LogEvidence.parse, evidence.to_bytes())]
+            [
+                (LogState.parse, state.to_bytes()),
+                (LogEvidence.parse, evidence.to_bytes()),
+                (Heard.parse, heard.to_bytes()),
+            ]
         )
     )
+    assert parse(good).to_bytes() == good
     changed = bytearray(good)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(changed) - 1))

@@ -88,7 +88,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     if waiting:
         lines.append(f"{waiting} reports wait to be sent")
     say(options, result, "\n".join(lines))
-    return ExitCode.REFUSED if memory and memory.alarms else ExitCode.DONE
+    return ExitCode.REFUSED if memory and (memory.alarms or memory.freeze) else ExitCode.DONE
 
 
 def _log_memory(device: "Device") -> "Memory | None":

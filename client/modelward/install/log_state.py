@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelward.errors import FormatError
+from modelward.formats.heard import Heard
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.log_state import LogState
 from modelward.install import fsops
@@ -13,6 +14,7 @@ from modelward.trust.split_view import Judgement, judge
 
 COPIES = ("log.state.a", "log.state.b")
 EVIDENCE = "evidence"
+HEARD = "log.heard"
 MAX_EVIDENCE = 8  # files: one that proves something is enough
 _ID = 16  # hexadecimal digits
 
@@ -90,6 +92,19 @@ class LogStore:
         fsops.make_directory(self._folder)
         fsops.write_file(self._path(name), evidence.to_bytes())
         return name
+
+    def heard(self) -> Heard | None:
+        """Return the largest tree that others have seen and this device has not; or None."""
+        with contextlib.suppress(OSError, FormatError):
+            return Heard.parse((self._directory / HEARD).read_bytes())
+        return None
+
+    def save_heard(self, heard: Heard | None) -> None:
+        """Remember what others have seen, durably; or forget it."""
+        if heard is None:
+            fsops.remove(self._directory / HEARD)
+        else:
+            fsops.write_file(self._directory / HEARD, heard.to_bytes(), 0o600)
 
     @property
     def _folder(self) -> Path:
