@@ -17,7 +17,7 @@ from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
 
 COMMANDS = {
-    "init", "update", "check", "run", "status", "explain", "verify",
+    "init", "update", "check", "import", "run", "status", "explain", "verify",
     "evidence", "gossip", "verify-proof", "report", "completion",
 }  # fmt: skip
 URL = "https://models.example.com"

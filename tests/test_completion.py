@@ -9,7 +9,7 @@ from modelward import cli
 from modelward.completion import script
 
 COMMANDS = {
-    "init", "update", "check", "run", "status", "explain", "verify",
+    "init", "update", "check", "import", "run", "status", "explain", "verify",
     "evidence", "gossip", "verify-proof", "report", "completion",
 }  # fmt: skip
 

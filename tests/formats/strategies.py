@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from modelward.fastpath import Rest
 from modelward.formats import chunks
+from modelward.formats.bundle import FOLDERS, Bundle, BundleFile
 from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
@@ -256,4 +257,19 @@ reports = st.builds(
     log=st.none() | st.builds(SeenLog, digests, texts),
     alarms=st.lists(st.builds(Alarm, texts, texts, texts), max_size=3).map(tuple),
     received=st.dictionaries(texts, counts, max_size=3),
+)
+
+bundle_paths = st.builds("{}/{}".format, st.sampled_from(FOLDERS), paths)
+bundles = st.builds(
+    Bundle,
+    created=times,
+    expires=times,
+    timestamp=st.integers(1, MAX_INT),
+    channel=names,
+    models=st.dictionaries(names, versions, max_size=3).map(
+        lambda models: tuple(sorted(models.items()))
+    ),
+    files=st.dictionaries(bundle_paths, blobs, max_size=3).map(
+        lambda files: tuple(BundleFile(path, blob) for path, blob in sorted(files.items()))
+    ),
 )

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from modelward.fastpath import Rest
 from modelward.formats import metrics, strict
+from modelward.formats.bundle import Bundle
 from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.dsse import Envelope
@@ -21,6 +22,7 @@ from modelward.formats.ticket import Ticket
 from tests.formats import strategies
 
 DOCUMENTS = {
+    "bundle": (Bundle, strategies.bundles),
     "channel": (Channel, strategies.channels),
     "chunk index": (ChunkIndex, strategies.chunk_indexes()),
     "fleet policy": (FleetPolicy, strategies.fleet_policies),

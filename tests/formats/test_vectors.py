@@ -13,6 +13,7 @@ import pytest
 from modelward.errors import FormatError
 from modelward.fastpath import Rest
 from modelward.formats import dsse, metrics
+from modelward.formats.bundle import Bundle
 from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors
@@ -25,6 +26,7 @@ from modelward.formats.ticket import Ticket
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "formats"
 PARSERS: Mapping[str, Callable[[bytes], Any]] = {
+    "bundle": Bundle.parse,
     "channel": Channel.parse,
     "chunk-index": ChunkIndex.parse,
     "envelope": lambda data: dsse.Envelope.parse("link", data),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "init": ("init",),
     "update": ("update", "check"),
+    "import_": ("import",),
     "run": ("run",),
     "status": ("status",),
     "explain": ("explain",),

@@ -13,6 +13,7 @@ from modelward.errors import ExitCode, Gate, ModelwardError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from modelward.device import Device
     from modelward.update import Outcome
@@ -61,9 +62,24 @@ def _run_update(options: "argparse.Namespace", *, only_check: bool) -> ExitCode:
     from modelward.update import update as bring_up_to_date  # noqa: PLC0415
 
     device = device_of(options)
+
+    def act(watch: Terminal) -> "Outcome":
+        return bring_up_to_date(device, options.models, watch, only_check=only_check)
+
+    return attend(options, device, act, only_check=only_check)
+
+
+def attend(
+    options: "argparse.Namespace",
+    device: "Device",
+    act: "Callable[[Terminal], Outcome]",
+    *,
+    only_check: bool,
+) -> ExitCode:
+    """Show an update while it goes, say how it ended, and note that down if it was for real."""
     watch = Terminal(quiet=options.json)
     try:
-        outcome = bring_up_to_date(device, options.models, watch, only_check=only_check)
+        outcome = act(watch)
     except ModelwardError as error:
         watch.end()
         if not only_check:

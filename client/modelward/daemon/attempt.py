@@ -16,11 +16,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modelward import config as configuration
 from modelward.config import Config
 from modelward.errors import Gate, ModelwardError, Unavailable
+from modelward.formats import strict
+
+if TYPE_CHECKING:
+    from modelward.device import Device
 
 Event = Mapping[str, Any]
 Tell = Callable[[Event], None]
@@ -163,16 +167,30 @@ def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]
 
     device = Device(config)
     try:
+        if only_check:
+            _judge_trial(device, watch)
         outcome = update.update(
             device, (), watch, only_check=only_check, keep_waiting=watch.keep_waiting
         )
         result = outcome.to_dict(only_check=only_check)
     except ModelwardError as error:
         result = error.to_dict()
+        if isinstance(error, Unavailable):
+            result["retry_after"] = error.again
     if not only_check:
         with contextlib.suppress(OSError):  # the note must not hide what it is about
             last.write(config.state, device.clock(), result)
-    return result
+    trial = device.trials.journal.trial
+    return result | {"trial_until": strict.rfc3339(trial.until) if trial else None}
+
+
+def _judge_trial(device: "Device", watch: Watch) -> None:
+    """Judge what is on trial outside of maintenance windows, too: going back must not wait."""
+    from modelward import activate  # noqa: PLC0415
+    from modelward.install import fsops  # noqa: PLC0415
+
+    with fsops.lock(device.config.state / "lock", keep_waiting=watch.keep_waiting):
+        activate.recover(device, watch.passed)
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ from modelward.install import fsops
 LOCK = "run.lock"
 SLICE = 60.0  # most seconds of one wait: clocks are set, machines wake up
 GRACE = 60.0  # seconds that a check has to end at a safe point, and then to die
+TICK = 1.0  # seconds: the end of a trial is noted to the second
 LOCK_POLL = 0.5  # seconds between two looks at another daemon's lock
 
 
@@ -103,13 +104,20 @@ class Daemon:
     def _run(self) -> None:
         self.notifier.ready()
         self.log(Level.NOTICE, "started", f"watches over {self.state}")
-        due = self.clock() + self._schedule.first(self.chance())
+        # What is on trial after a start of the device is judged at once, and goes back if it must.
+        first = 0.0 if self._is_on_trial() else self._schedule.first(self.chance())
+        due = self.clock() + first
         while not self._stopping:
             self._idle(due)
             if not self._stopping:
                 due = self.clock() + self._pause_after(self._check())
         self.notifier.stopping()
         self.log(Level.NOTICE, "stopped", "stopped; what is installed stays as it is")
+
+    def _is_on_trial(self) -> bool:
+        from modelward.install.journal import JournalStore  # noqa: PLC0415 - once in a lifetime
+
+        return JournalStore(self.state).load().trial is not None
 
     def _idle(self, due: float) -> None:
         """Wait until a check is due or wanted."""
@@ -138,6 +146,10 @@ class Daemon:
         if result["outcome"] == "available":  # and the window was shut
             opening = self._schedule.opening(self.now(), self.chance())
             wait = wait if opening is None else min(wait, opening)
+        until = result.get("trial_until")
+        left = (datetime.fromisoformat(until) - self.now()).total_seconds() if until else 0.0
+        if left > 0:  # then what is on trial can be confirmed
+            wait = min(wait, left + TICK)
         return wait
 
     def _attend(self, worker: Worker) -> None:

@@ -455,6 +455,9 @@ class _TufFetcher(FetcherInterface):
             self._before_timestamp()
         try:
             data = self._inner.fetch(url, max_length)
+        except Refused as error:
+            error.gate = Gate.METADATA
+            raise
         except TooLong as error:
             raise tuf_errors.DownloadLengthMismatchError(error.reason) from error
         except NotFound as error:
@@ -485,11 +488,13 @@ def _tuf_errors(subject: str) -> Iterator[None]:
             "the server sends more than the repository signed: use another mirror",
         ) from error
     except tuf_errors.DownloadError as error:
-        raise Unavailable(
+        problem = Unavailable(
             f"{subject} could not be fetched: {_sentence(error)}",
             "check the network and the repository's address, then try again",
             Gate.METADATA,
-        ) from error
+        )
+        problem.again = getattr(error.__cause__, "again", None)
+        raise problem from error
     except OSError as error:
         raise Unavailable(
             f"TUF's cache could not be read or written: {error}",

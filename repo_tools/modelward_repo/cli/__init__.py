@@ -35,6 +35,7 @@ COMMANDS = {
     "diff": "diff:diff",
     "inspect": "inspect:inspect",
     "target": "target:target",
+    "export": "export:export",
     "serve": "serve:serve",
     "device": "device:device",
     "reports": "reports:reports",

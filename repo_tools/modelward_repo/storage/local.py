@@ -85,11 +85,11 @@ class LocalStorage:
         """See `Storage.copy_new`."""
         if self.exists(path):
             with self.open(path) as file:
-                if _pour(file, None, advance) != blob:
+                if pour(file, None, advance) != blob:
                     raise _changed(path)
             return
         with self._writing(path) as file:
-            if _pour(source, file, advance) != blob:
+            if pour(source, file, advance) != blob:
                 raise StorageError(
                     "a file of the bundle was changed while it was being published",
                     "let nothing else write there, then publish again",
@@ -179,8 +179,14 @@ def _make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def _pour(source: BinaryIO, target: BinaryIO | None, advance: Advance) -> Blob:
-    """Copy, or only read, to the end; return what it was."""
+def pour(source: BinaryIO, target: BinaryIO | None, advance: Advance) -> Blob:
+    """Copy, or only read, to the end; return what it was.
+
+    Args:
+        source: What to read.
+        target: Where to copy it; None to read only.
+        advance: Told how many more bytes are done.
+    """
     digest = hashlib.sha256()
     length = 0
     while piece := source.read(PIECE):

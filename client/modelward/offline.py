@@ -1,0 +1,100 @@
+"""An update from a stick: the same gates by the same code, and no network at all."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from modelward.device import Device
+from modelward.errors import Gate, ModelwardError, Refused, Unavailable
+from modelward.formats import strict
+from modelward.install import fsops
+from modelward.transfer.medium import Medium, open_medium
+from modelward.transfer.sources import Sources
+from modelward.update import Outcome, Watch, update
+
+_TIMESTAMP = "metadata/timestamp.json"
+_TIMESTAMP_CAP = 16_384  # bytes
+
+
+def bring(  # noqa: PLR0913 - as `modelward.update.update`, and where from
+    device: Device,
+    path: Path,
+    models: Sequence[str],
+    watch: Watch,
+    *,
+    only_check: bool = False,
+    keep_waiting: Callable[[str], bool] = fsops.never,
+) -> Outcome:
+    """Bring a device up to date from a bundle.
+
+    Args:
+        device: The device.
+        path: The bundle: a directory, or a tar archive.
+        models: The models to update; empty for those that the device is configured for and the
+            bundle has.
+        watch: Is told what happens.
+        only_check: Stop after gate 9: decide everything, install nothing.
+        keep_waiting: Whether to wait for another updater; see `fsops.lock`.
+
+    Raises:
+        Refused: A gate said no. Nothing was changed.
+        Unavailable: Something is not in the bundle, or cannot be read. Nothing was changed.
+        UsageError: There is no bundle.
+    """
+    medium = open_medium(path)
+    with Sources([medium]) as sources:
+        try:
+            return update(
+                device,
+                models or _wanted(device, medium),
+                watch,
+                only_check=only_check,
+                keep_waiting=keep_waiting,
+                sources=sources,
+            )
+        except ModelwardError as error:
+            error.advice = _advice(error, medium, device) or error.advice
+            raise
+
+
+def _wanted(device: Device, medium: Medium) -> Sequence[str]:
+    """Return the models to ask for: a bundle may have been made for a part of them only."""
+    if medium.index is None:
+        return ()
+    offered = [model for model, _ in medium.index.models]
+    return [model for model in offered if model in (device.config.models or offered)]
+
+
+def _advice(error: ModelwardError, medium: Medium, device: Device) -> str:
+    """Return what to do about an error that has its reason in what lies on the stick."""
+    if error.gate not in (Gate.CLOCK, Gate.METADATA):
+        return ""
+    if isinstance(error, Unavailable):
+        return "the bundle is not whole: make it anew with `modelward-repo export`"
+    if not isinstance(error, Refused):
+        return ""
+    stated = _stated(medium)
+    floor = device.floors.load().timestamp
+    if stated is not None and floor is not None and stated[0] < floor.version:
+        return (
+            f"the bundle has timestamp {stated[0]}, and this device has seen {floor.version}: it "
+            "is older than what came here since; make it anew with `modelward-repo export`"
+        )
+    if stated is not None and stated[1] <= device.clock():
+        return (
+            f"the bundle could be imported until {strict.rfc3339(stated[1])}: make it anew with "
+            "`modelward-repo refresh`, then `modelward-repo export`; if it is new, set this "
+            "device's clock"
+        )
+    return ""
+
+
+def _stated(medium: Medium) -> tuple[int, datetime] | None:
+    """Return version and expiry of the timestamp as it says itself: for advice, not decisions."""
+    with suppress(ModelwardError, ValueError, KeyError, TypeError):
+        signed: dict[str, Any] = json.loads(medium.fetch(_TIMESTAMP, _TIMESTAMP_CAP))["signed"]
+        return int(signed["version"]), datetime.fromisoformat(str(signed["expires"]))
+    return None

@@ -1,0 +1,1 @@
+"""Bundles for devices that no network reaches: chosen, and written to a stick."""
