@@ -27,7 +27,7 @@ from modelward.formats.release import Blob, Release, ReleaseFile, Requirements
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
 from modelward_repo.publish import staging as staged
-from modelward_repo.publish.release import blob_path
+from modelward_repo.publish.blobs import blob_path
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.keys import KeyFile

@@ -250,6 +250,11 @@ def worth_a_look(releases: Iterable[Release], here: Here, limits: Limits) -> tup
     return tuple(wanted.values())
 
 
+def by_chunks(blob: Blob, here: Here, indexes: Mapping[str, ChunkIndex]) -> Way | None:
+    """Return the way to put one file together from chunks, or None if its index is not known."""
+    return next(_Chunks([blob], here, indexes).ways(blob), None)
+
+
 def _indexes_here(here: Here, relatives: frozenset[str]) -> list[Blob]:
     return [
         index
@@ -311,7 +316,7 @@ class _Chunks:
                 self._add(sha256, index)
 
     def ways(self, blob: Blob) -> Iterator[Way]:
-        """Yield the way to put a file together from chunks, if any of them is here."""
+        """Yield the way to put a file together from chunks, if its index is known."""
         index = self._missing.get(blob.sha256)
         if index is None:
             return

@@ -8,8 +8,10 @@ import click
 from modelward.errors import UsageError
 from modelward.formats.release import Requirements
 from modelward_repo.cli import options
+from modelward_repo.cli.preparing import prepare_options, routes_as_json, tell_routes, watch
 from modelward_repo.publish.bundle import read_bundle, read_evidence
-from modelward_repo.publish.release import Keys, Published, Request
+from modelward_repo.publish.prepare import Options
+from modelward_repo.publish.release import Keys, Preparation, Published, Request
 from modelward_repo.publish.release import publish as publish_release
 from modelward_repo.storage.local import LocalStorage
 
@@ -48,6 +50,7 @@ from modelward_repo.storage.local import LocalStorage
     help="Another model, of exactly this version, that switches together with it; repeatable.",
 )
 @click.option("--dry-run", is_flag=True, help="Run every check, write nothing.")
+@prepare_options
 @options.repository_option
 @options.keys_option
 @options.passphrase_option
@@ -61,6 +64,7 @@ def publish(
     hardware: tuple[str, ...],
     components: tuple[str, ...],
     dry_run: bool,
+    prepare: Options,
     repository: Path,
     keys: Path,
     passphrases: options.Passphrases,
@@ -70,6 +74,9 @@ def publish(
     The release goes through the gates of a device first: what a device would refuse cannot be
     published. It reads the keys of the model's role, of snapshot and of timestamp, and no other.
     Devices take the release once a channel offers it.
+
+    So that they fetch little, it is published with chunk indexes, compressed copies and patches
+    from earlier releases, wherever those save enough. What was made once is kept in --cache.
 
     \b
         modelward-repo publish meter-reader 1.2.0 bundle --evidence links
@@ -84,9 +91,17 @@ def publish(
     storage = LocalStorage(repository)
     signers = Keys.load(storage, model, keys, passphrases, now)
     with options.progress("Hashing") as progress:
-        content = read_bundle(bundle, progress)
+        content = read_bundle(bundle, progress, prepare.cache)
     request = Request(model, version, content, read_evidence(evidence), requires)
-    done = publish_release(storage, request, signers, now, meter=options.progress, dry_run=dry_run)
+    done = publish_release(
+        storage,
+        request,
+        signers,
+        now,
+        meter=options.progress,
+        dry_run=dry_run,
+        preparation=Preparation(prepare, watch()),
+    )
     tell(done, dry_run=dry_run)
     if not done.already and not dry_run:
         options.say(f"  Next: modelward-repo channel set stable {model} {version}")
@@ -103,6 +118,7 @@ def tell(done: Published, *, dry_run: bool = False) -> None:
         options.say(f"  {gate}: {finding}")
     what = "would be published" if dry_run else "is published"
     options.say(f"{name} {what}, as release {done.release.counter} of this model.")
+    tell_routes(done.routes)
 
 
 def as_json(done: Published, *, dry_run: bool = False) -> dict[str, object]:
@@ -114,6 +130,7 @@ def as_json(done: Published, *, dry_run: bool = False) -> dict[str, object]:
         "published": not dry_run,
         "already": done.already,
         "files": {file.path: file.blob.sha256 for file in done.release.files},
+        "routes": routes_as_json(done.routes),
         "findings": [{"gate": gate.label, "finding": text} for gate, text in done.findings],
     }
 

@@ -10,15 +10,27 @@ from modelward.formats.names import check_name, check_version
 from modelward.formats.ticket import Ticket
 from modelward_repo.cli import channel as channel_cli
 from modelward_repo.cli import options
+from modelward_repo.cli.preparing import prepare_options, watch
 from modelward_repo.cli.publish import as_json, tell
 from modelward_repo.publish import channel as channels
 from modelward_repo.publish import folder as folders
 from modelward_repo.publish.bundle import read_bundle
-from modelward_repo.publish.release import Keys, Published, Request, next_counter, publish, released
+from modelward_repo.publish.cache import Cache
+from modelward_repo.publish.prepare import Options
+from modelward_repo.publish.release import (
+    Keys,
+    Preparation,
+    Published,
+    Request,
+    next_counter,
+    publish,
+    released,
+)
 from modelward_repo.publish.signing import role_signers
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.policy import CHANNELS, role_name
 from modelward_repo.storage.local import LocalStorage
+from modelward_repo.supply_chain.hasher import hash_files
 
 
 @click.command()
@@ -26,6 +38,7 @@ from modelward_repo.storage.local import LocalStorage
 @click.argument("version")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--channel", default="stable", show_default=True, help="The channel to offer it in.")
+@prepare_options
 @options.repository_option
 @options.keys_option
 @options.passphrase_option
@@ -35,6 +48,7 @@ def release(
     version: str,
     folder: Path,
     channel: str,
+    prepare: Options,
     repository: Path,
     keys: Path,
     passphrases: options.Passphrases,
@@ -66,16 +80,31 @@ def release(
         role_signers(staging, CHANNELS, keys, passphrases), signers.online
     )
 
-    done = _already(staging, ticket, folder)
+    done = _already(staging, ticket, folder, prepare.cache)
     if done is None:
-        with folders.workspace(folder, ticket, repository) as place:
+        with options.progress("Hashing") as progress:
+            hash_files(folder, ["."], progress, prepare.cache)  # before it gets a second name
+        with folders.workspace(folder, ticket, repository, prepare.cache) as place:
             with options.progress("Hashing") as progress:
                 evidence = folders.attest_steps(
-                    place, terms, people, now, progress=progress, told=_tell_signed
+                    place,
+                    terms,
+                    people,
+                    now,
+                    progress=progress,
+                    told=_tell_signed,
+                    known=prepare.cache,
                 )
-                bundle = read_bundle(place / folders.BUNDLE, progress)
+                bundle = read_bundle(place / folders.BUNDLE, progress, prepare.cache)
             request = Request(model, version, bundle, evidence)
-            done = publish(storage, request, signers, now, meter=options.progress)
+            done = publish(
+                storage,
+                request,
+                signers,
+                now,
+                meter=options.progress,
+                preparation=Preparation(prepare, watch()),
+            )
         options.say(f"publish: signed with {role_name(model)}, snapshot and timestamp")
     tell(done)
     offer = channels.Offer(channel, model, version)
@@ -85,12 +114,12 @@ def release(
     channel_cli.tell(offer, moved, as_json(done))
 
 
-def _already(staging: Staging, ticket: Ticket, folder: Path) -> Published | None:
+def _already(staging: Staging, ticket: Ticket, folder: Path, cache: Cache) -> Published | None:
     """Find out whether an interrupted run got as far as publishing."""
     for release in released(staging, ticket.model):
         if release.version == ticket.version:
             with options.progress("Hashing") as progress:
-                if folders.is_released(release, folder, progress):
+                if folders.is_released(release, folder, progress, cache):
                     return Published(release, already=True)
             raise UsageError(
                 f"{release.model} {release.version} is published already, with other content",

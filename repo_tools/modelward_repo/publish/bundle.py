@@ -13,7 +13,7 @@ from modelward.formats.release import Blob, ReleaseFile
 from modelward.formats.ticket import CAP as TICKET_CAP
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
-from modelward_repo.supply_chain.hasher import Progress, hash_files, no_progress
+from modelward_repo.supply_chain.hasher import Known, Progress, hash_files, no_progress
 
 LINKS = "*.link"
 # Loading any of these can run code that is in the file.
@@ -57,8 +57,15 @@ class Bundle:
         return data
 
 
-def read_bundle(directory: Path, progress: Progress = no_progress) -> Bundle:
+def read_bundle(
+    directory: Path, progress: Progress = no_progress, known: Known | None = None
+) -> Bundle:
     """Hash a directory and find out what its files are.
+
+    Args:
+        directory: The directory.
+        progress: Told how far hashing is.
+        known: What was hashed before, and need not be again; None to hash everything.
 
     Raises:
         UsageError: It holds no ticket, or a file that no device would load.
@@ -67,7 +74,7 @@ def read_bundle(directory: Path, progress: Progress = no_progress) -> Bundle:
     if not directory.is_dir():
         raise UsageError(f"{directory} is not a directory", "name the folder with the files")
     ticket = _ticket(directory / TICKET_FILE)
-    digests = hash_files(directory, ["."], progress)
+    digests = hash_files(directory, ["."], progress, known)
     files = tuple(
         ReleaseFile(
             path=path,

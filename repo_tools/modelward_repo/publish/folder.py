@@ -24,11 +24,12 @@ from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
 from modelward.trust.layout import FINAL_STEP, Layout
 from modelward_repo.publish.bundle import known_format
+from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.keys import KeyFile, Passphrase, find_keys
 from modelward_repo.roles.policy import role_name
 from modelward_repo.supply_chain.attest import attest
-from modelward_repo.supply_chain.hasher import Progress, hash_files
+from modelward_repo.supply_chain.hasher import Known, Progress, hash_files
 from modelward_repo.supply_chain.layout import FUNCTIONARY
 
 BUNDLE = "bundle"
@@ -126,31 +127,46 @@ def check_folder(folder: Path) -> None:
             known_format(path.relative_to(folder).as_posix())
 
 
-def is_released(release: Release, folder: Path, progress: Progress) -> bool:
+def is_released(
+    release: Release, folder: Path, progress: Progress, known: Known | None = None
+) -> bool:
     """Tell whether a release has exactly the folder's files, beside its ticket.
 
     Raises:
         UsageError: The folder cannot be hashed.
     """
     released = {file.path: file.blob.sha256 for file in release.files if file.path != TICKET_FILE}
-    return released == hash_files(folder, ["."], progress)
+    return released == hash_files(folder, ["."], progress, known)
 
 
 @contextmanager
-def workspace(folder: Path, ticket: Ticket, beside: Path) -> Iterator[Path]:
+def workspace(folder: Path, ticket: Ticket, beside: Path, cache: Cache) -> Iterator[Path]:
     """Give a workspace whose bundle is the folder's files and a ticket; the folder stays as it is.
 
     Args:
         folder: The files.
         ticket: What they are to become.
         beside: Where to make it: a place with room for the files, unlike perhaps /tmp.
+        cache: What was hashed before: giving a file a second name must not make it unknown.
     """
+    linked: list[Path] = []
+
+    def copy(source: str, target: str) -> str:
+        before = Path(source).lstat()
+        if _link_or_copy(source, target):
+            linked.append(Path(source))
+            cache.carry(before, Path(source).lstat())
+        return target
+
     with TemporaryDirectory(prefix=".workspace-", dir=beside) as directory:
         place = Path(directory)
         # Links stay links, for the hasher to refuse: what they point to is not the folder's.
-        shutil.copytree(folder, place / BUNDLE, symlinks=True, copy_function=_copy)
+        shutil.copytree(folder, place / BUNDLE, symlinks=True, copy_function=copy)
         (place / BUNDLE / TICKET_FILE).write_bytes(ticket.to_bytes())
         yield place
+        before = [path.lstat() for path in linked]
+    for path, status in zip(linked, before, strict=True):
+        cache.carry(status, path.lstat())
 
 
 def attest_steps(  # noqa: PLR0913 - the last two only tell people what goes on
@@ -161,6 +177,7 @@ def attest_steps(  # noqa: PLR0913 - the last two only tell people what goes on
     *,
     progress: Progress,
     told: Callable[[Functionary], None],
+    known: Known | None = None,
 ) -> bytes:
     """Package and approve; return evidence.jsonl.
 
@@ -171,6 +188,7 @@ def attest_steps(  # noqa: PLR0913 - the last two only tell people what goes on
         now: The time to judge the layout by.
         progress: Told how far hashing is.
         told: Told of each link as it is signed.
+        known: What was hashed before, and need not be again; None to hash everything.
 
     Raises:
         Refused: The layout does not allow it.
@@ -190,16 +208,18 @@ def attest_steps(  # noqa: PLR0913 - the last two only tell people what goes on
             links=links,
             now=now,
             progress=progress,
+            known=known,
         )
         links.append(link)
         told(person)
     return b"".join(sorted(link.to_bytes() for link in links))
 
 
-def _copy(source: str, target: str, *, follow_symlinks: bool = True) -> str:
+def _link_or_copy(source: str, target: str) -> bool:
     """Hard-link where that is possible, which costs nothing; copy where it is not."""
     try:
         Path(target).hardlink_to(source)
     except OSError:
-        shutil.copyfile(source, target, follow_symlinks=follow_symlinks)
-    return target
+        shutil.copyfile(source, target)
+        return False
+    return True

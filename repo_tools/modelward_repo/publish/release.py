@@ -14,9 +14,13 @@ from modelward.examine import examine
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.policy import FleetPolicy
-from modelward.formats.release import Blob, Release, Requirements
+from modelward.formats.release import Release, Requirements
 from modelward.trust.requirements import satisfies
+from modelward_repo.publish import blobs
 from modelward_repo.publish.bundle import Bundle, Meter
+from modelward_repo.publish.prepare import Options, Prepared, Preparer
+from modelward_repo.publish.prepare.pool import Watch
+from modelward_repo.publish.prepare.routes import Route, routes
 from modelward_repo.publish.refresh import resume
 from modelward_repo.publish.signing import online_signers, role_signers
 from modelward_repo.publish.staging import Online, Staging
@@ -85,11 +89,21 @@ class Published:
         release: The release.
         findings: What each gate found, for people.
         already: Whether it had been published before, so that nothing was done.
+        routes: What devices will fetch.
     """
 
     release: Release
     findings: tuple[tuple[Gate, str], ...] = ()
     already: bool = False
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How to make a release cheap to fetch, and who is told how that goes on."""
+
+    options: Options
+    watch: Watch
 
 
 def no_meter(_label: str) -> AbstractContextManager[Progress]:
@@ -105,6 +119,7 @@ def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
     *,
     meter: Meter = no_meter,
     dry_run: bool = False,
+    preparation: Preparation | None = None,
 ) -> Published:
     """Publish a release, or refuse what a device would refuse.
 
@@ -118,6 +133,7 @@ def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
         now: The time to judge and to count expiry by.
         meter: Shows progress.
         dry_run: Judge only, write nothing.
+        preparation: How to make it cheap to fetch; None to publish just the files.
 
     Raises:
         Refused: A device would refuse the release.
@@ -131,13 +147,27 @@ def publish(  # noqa: PLR0913 - what, where, signed by whom, when, shown how
         resume(storage, keys.online, now)
     if published.already or dry_run:
         return published
+    bundle = request.bundle
+    contents = [(file.blob, bundle.directory / file.path) for file in bundle.files]
+    prepared = Prepared(bundle.files)
+    bases: tuple[Release, ...] = ()
+    cache = None
+    if preparation is not None:
+        cache = preparation.options.cache
+        bases = _bases(staging, request, preparation.options)
+        preparer = Preparer(storage, preparation.options, preparation.watch)
+        prepared = preparer.prepare(bundle.directory, bundle.files, bases)
+        contents += [(blob, cache.content(name)) for blob, name in prepared.contents.items()]
     with meter("Storing") as progress:
-        _store(storage, request.bundle, progress)
+        blobs.store(storage, contents, progress, cache)
     with storage.lock():
-        staging, published = _judge(storage, request, keys, now)
+        staging, published = _judge(storage, request, keys, now, prepared)
         if not published.already:
             staging.commit()
-    return published
+    if cache is not None:
+        for name in prepared.contents.values():
+            cache.forget_content(name)
+    return replace(published, routes=tuple(routes(storage, published.release, bases)))
 
 
 def released(staging: Staging, model: str) -> Iterator[Release]:
@@ -154,18 +184,40 @@ def released(staging: Staging, model: str) -> Iterator[Release]:
                 yield Release.parse(staging.target(role, path) or b"")
 
 
-def blob_path(blob: Blob) -> str:
-    """Return where a blob lies in a repository."""
-    return f"blobs/sha256/{blob.sha256[:2]}/{blob.sha256}"
+def _bases(staging: Staging, request: Request, options: Options) -> tuple[Release, ...]:
+    """Return the releases that devices are likely to have, the newest first.
+
+    Raises:
+        UsageError: A release that was named does not exist.
+    """
+    before = [
+        release for release in released(staging, request.model)
+        if release.version != request.version
+    ]  # fmt: skip
+    before.sort(key=lambda release: -release.counter)
+    bases = {(release.model, release.version): release for release in before[: options.releases]}
+    for name, version in options.bases:
+        found = {release.version: release for release in released(staging, name)}
+        if version not in found:
+            raise UsageError(
+                f"there is no release {version} of {name} to start from",
+                f"its releases are {', '.join(found) or 'none'}",
+            )
+        bases[name, version] = found[version]
+    return tuple(bases.values())
 
 
 def _judge(
-    storage: Storage, request: Request, keys: Keys, now: datetime
+    storage: Storage,
+    request: Request,
+    keys: Keys,
+    now: datetime,
+    prepared: Prepared | None = None,
 ) -> tuple[Staging, Published]:
     """Stage the release and take it through the device's gates."""
     staging = Staging.of(storage, now)
     before = {release.version: release for release in released(staging, request.model)}
-    release = _release(request, now)
+    release = _release(request, now, prepared or Prepared(request.bundle.files))
     if request.version in before:
         return staging, _already(staging, request, release, before[request.version])
     floor = next_counter(before.values())
@@ -203,7 +255,7 @@ def next_counter(before: Iterable[Release]) -> int:
     return 1 + max((release.counter for release in before), default=0)
 
 
-def _release(request: Request, now: datetime) -> Release:
+def _release(request: Request, now: datetime, prepared: Prepared) -> Release:
     paths = {file.path for file in request.bundle.files}
     release = Release(
         model=request.model,
@@ -211,7 +263,8 @@ def _release(request: Request, now: datetime) -> Release:
         counter=request.bundle.ticket.counter,
         released=now,
         ticket=request.bundle.ticket,
-        files=request.bundle.files,
+        files=prepared.files,
+        patches=prepared.patches,
         requires=request.requires,
         signature=SIGNATURE if SIGNATURE in paths else None,
         golden=GOLDEN if GOLDEN in paths else None,
@@ -222,7 +275,7 @@ def _release(request: Request, now: datetime) -> Release:
 
 
 def _already(staging: Staging, request: Request, new: Release, old: Release) -> Published:
-    same = replace(new, released=old.released) == old
+    same = _content(replace(new, released=old.released)) == _content(old)
     evidence = releases.evidence_path(request.model, request.version)
     if same and staging.target(role_name(request.model), evidence) == request.evidence:
         return Published(old, already=True)
@@ -230,6 +283,12 @@ def _already(staging: Staging, request: Request, new: Release, old: Release) -> 
         f"{request.model} {request.version} is published already, with other content",
         "a published version never changes: publish this one under a new version",
     )
+
+
+def _content(release: Release) -> Release:
+    """Return what a release is, without the ways there: those may be other ones each time."""
+    files = tuple(replace(file, chunks=None) for file in release.files)
+    return replace(release, files=files, patches=())
 
 
 def _check_components(staging: Staging, requires: Requirements) -> None:
@@ -242,18 +301,3 @@ def _check_components(staging: Staging, requires: Requirements) -> None:
                 f"the component {model} {version} is not published",
                 "publish components before what needs them",
             )
-
-
-def _store(storage: Storage, bundle: Bundle, progress: Progress) -> None:
-    """Copy a bundle's files into the repository, each content once."""
-    total = sum(file.blob.length for file in bundle.files)
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, total)
-
-    for file in bundle.files:
-        with (bundle.directory / file.path).open("rb") as source:
-            storage.copy_new(blob_path(file.blob), source, file.blob, advance)

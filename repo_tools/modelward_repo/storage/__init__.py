@@ -7,6 +7,7 @@ follows a timestamp always finds what it names.
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from modelward.formats.release import Blob
@@ -36,6 +37,10 @@ class Storage(Protocol):
         Raises:
             StorageError: There is none, or it cannot be read.
         """
+        ...
+
+    def place(self, path: str) -> Path | None:
+        """Return where a file lies on this machine; None if it does not, or there is none."""
         ...
 
     def exists(self, path: str) -> bool:

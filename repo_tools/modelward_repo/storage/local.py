@@ -53,6 +53,10 @@ class LocalStorage:
         except OSError as error:
             raise StorageError(f"{self.root / path} cannot be read: {error.strerror}") from error
 
+    def place(self, path: str) -> Path | None:
+        """See `Storage.place`."""
+        return self.root / path if self.exists(path) else None
+
     def exists(self, path: str) -> bool:
         """See `Storage.exists`."""
         return (self.root / path).is_file()

@@ -23,7 +23,7 @@ from modelward.formats.policy import ModelPolicy
 from modelward.trust.layout import Layout, Step
 from modelward.trust.links import up_to, verify_links, verify_materials
 from modelward.trust.supply_chain import read_layout, verify_owners
-from modelward_repo.supply_chain.hasher import Progress, hash_files, no_progress, relative
+from modelward_repo.supply_chain.hasher import Known, Progress, hash_files, no_progress, relative
 from modelward_repo.supply_chain.manifest import check_manifest
 from modelward_repo.supply_chain.signing import sign
 
@@ -70,6 +70,7 @@ def attest(  # noqa: PLR0913 - each is a different thing that the caller alone c
     now: datetime,
     run: Run | None = None,
     progress: Progress = no_progress,
+    known: Known | None = None,
 ) -> Envelope:
     """Do a step and return its signed link.
 
@@ -87,6 +88,7 @@ def attest(  # noqa: PLR0913 - each is a different thing that the caller alone c
         now: The time to judge the layout's expiry by.
         run: Runs the command; by default with the output passed through.
         progress: Told how far hashing is.
+        known: What was hashed before, and need not be again; None to hash everything.
 
     Raises:
         Refused: The layout or evidence does not hold, or the files are not as the layout demands.
@@ -102,12 +104,12 @@ def attest(  # noqa: PLR0913 - each is a different thing that the caller alone c
     proven = verify_links(earlier, up_to(checked, step, threshold=0))
     _check_manifests_listed(subject)
 
-    taken = _record(subject, subject.materials, progress)
+    taken = _record(subject, subject.materials, progress, known)
     verify_materials(declared, taken, proven)
     if command:
         _run(command, workspace, run or _run_here)
         _check_unchanged(taken, _record(subject, subject.materials, progress))
-    made = _record(subject, subject.products, progress)
+    made = _record(subject, subject.products, progress, None if command else known)
 
     link = sign(
         Envelope.unsigned(
@@ -200,9 +202,11 @@ def _check_manifests_listed(subject: Subject) -> None:
             )
 
 
-def _record(subject: Subject, paths: Sequence[str], progress: Progress) -> dict[str, str]:
+def _record(
+    subject: Subject, paths: Sequence[str], progress: Progress, known: Known | None = None
+) -> dict[str, str]:
     """Hash what a step takes or makes; a manifest only if its directory is what it says."""
-    digests = hash_files(subject.workspace, paths, progress)
+    digests = hash_files(subject.workspace, paths, progress, known)
     for directory, file in subject.manifests:
         name = relative(subject.workspace, file)
         if name in digests:

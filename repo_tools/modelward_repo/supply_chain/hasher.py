@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from modelward.errors import Gate, Refused, UsageError
 from modelward.formats.names import check_path, check_tree
@@ -30,6 +31,18 @@ Progress = Callable[[int, int], None]
 
 def no_progress(_done: int, _total: int) -> None:
     """Tell nobody."""
+
+
+class Known(Protocol):
+    """Knows files that were hashed before, by their status."""
+
+    def digest(self, status: os.stat_result) -> str | None:
+        """Return the digest of a file with this very status, or None."""
+        ...
+
+    def learn(self, status: os.stat_result, sha256: str) -> None:
+        """Keep the digest of a file that had this status before, while and after it was hashed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,10 @@ class _File:
 
 
 def hash_files(
-    workspace: Path, paths: Sequence[str], progress: Progress = no_progress
+    workspace: Path,
+    paths: Sequence[str],
+    progress: Progress = no_progress,
+    known: Known | None = None,
 ) -> dict[str, str]:
     """Return the SHA-256 digests of files, and of all files in directories, by path.
 
@@ -56,6 +72,7 @@ def hash_files(
         workspace: Directory that paths are relative to.
         paths: Files and directories, relative to the workspace.
         progress: Called while it goes on, from any thread, one call at a time.
+        known: What was hashed before, and need not be again; None to hash everything.
 
     Returns:
         Digests in hexadecimal by path relative to the workspace, sorted.
@@ -71,7 +88,7 @@ def hash_files(
         check_tree(file.path for file in files)
     except ValueError as error:
         raise UsageError(str(error), "rename it: not every device can hold both") from error
-    return dict(zip((file.path for file in files), _digests(files, progress), strict=True))
+    return dict(zip((file.path for file in files), _digests(files, progress, known), strict=True))
 
 
 def relative(workspace: Path, path: str) -> str:
@@ -149,7 +166,7 @@ def _check_kind(place: Path, status: os.stat_result) -> None:
         raise _refused(place, "is a device, pipe or socket", "only files can be recorded")
 
 
-def _digests(files: Sequence[_File], progress: Progress) -> Iterable[str]:
+def _digests(files: Sequence[_File], progress: Progress, known: Known | None) -> Iterable[str]:
     total = sum(file.status.st_size for file in files)
     done = 0
     lock = threading.Lock()
@@ -161,9 +178,9 @@ def _digests(files: Sequence[_File], progress: Progress) -> Iterable[str]:
             progress(done, total)
 
     if len(files) == 1 or total < WORTH_THREADS:
-        return [_digest(file, advance) for file in files]
+        return [_digest(file, advance, known) for file in files]
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(_digest, file, advance) for file in files]
+        futures = [pool.submit(_digest, file, advance, known) for file in files]
         try:
             return [future.result() for future in futures]
         except BaseException:
@@ -171,8 +188,12 @@ def _digests(files: Sequence[_File], progress: Progress) -> Iterable[str]:
             raise
 
 
-def _digest(file: _File, advance: Callable[[int], None]) -> str:
+def _digest(file: _File, advance: Callable[[int], None], known: Known | None) -> str:
     """Hash one file, making sure that it is the one found and stays as it is."""
+    before_now = known.digest(file.status) if known else None
+    if before_now is not None:
+        advance(file.status.st_size)
+        return before_now
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(PIECE))
     try:
@@ -190,6 +211,8 @@ def _digest(file: _File, advance: Callable[[int], None]) -> str:
         raise _refused(
             file.place, "changed while it was hashed", "let nothing else write in the workspace"
         )
+    if known:
+        known.learn(file.status, digest.hexdigest())
     return digest.hexdigest()
 
 

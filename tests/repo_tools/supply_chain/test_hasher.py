@@ -255,9 +255,9 @@ def test_file_that_changes_after_it_was_found_is_refused(tmp_path, change, monke
     write(tmp_path, {"d/file": b"content"})
     digest = hasher._digest
 
-    def late(file, advance):
+    def late(file, advance, known):
         change(tmp_path / "d/file")
-        return digest(file, advance)
+        return digest(file, advance, known)
 
     monkeypatch.setattr(hasher, "_digest", late)
     with pytest.raises((Refused, UsageError)):
