@@ -17,8 +17,9 @@ from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
 
 COMMANDS = {
-    "init", "update", "check", "import", "run", "status", "explain", "verify",
-    "evidence", "gossip", "verify-proof", "report", "completion",
+    "init", "update", "check", "import", "run", "confirm", "rollback", "pin", "unpin", "gc",
+    "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report",
+    "completion",
 }  # fmt: skip
 URL = "https://models.example.com"
 NOWHERE = "http://127.0.0.1:9"  # refused at once

@@ -9,8 +9,9 @@ from modelward import cli
 from modelward.completion import script
 
 COMMANDS = {
-    "init", "update", "check", "import", "run", "status", "explain", "verify",
-    "evidence", "gossip", "verify-proof", "report", "completion",
+    "init", "update", "check", "import", "run", "confirm", "rollback", "pin", "unpin", "gc",
+    "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report",
+    "completion",
 }  # fmt: skip
 
 
@@ -35,8 +36,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
 def test_commands():
     assert complete("''") == COMMANDS | {"--help"}
-    assert complete("u") == {"update"}
-    assert complete("c") == {"check", "completion"}
+    assert complete("u") == {"update", "unpin"}
+    assert complete("c") == {"check", "completion", "confirm"}
     assert complete("--") == {"--help"}
 
 

@@ -21,7 +21,7 @@ from modelward.formats import strict
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.journal import Journal
+from modelward.formats.journal import Journal, Pin
 from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob
 from modelward.install import fsops
@@ -180,20 +180,18 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             )
             for model in (models or device.config.models or sorted(channel.models))
         }
-        visit = _Visit(repository, fleet, installed, journal, device, used, floors, now)
+        visit = _Visit(repository, fleet, channel, installed, journal, device, used, floors, now)
         decisions = {
-            model: visit.held_back(model, decision, channel, retry=retry)
+            model: visit.held_back(model, decision, retry=retry)
             for model, decision in decisions.items()
         }
         for model, decision in decisions.items():
             watch.passed(Gate.CHANNEL, f"{model}: {decision.reason}")
         wanted = {model: item.version for model, item in decisions.items() if item.version}
-        kept = visit.kept(wanted, channel)
+        kept = visit.kept(wanted)
 
         # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
-        examined = visit.examine_all(
-            {model: version for model, version in wanted.items() if model not in kept}, watch
-        )
+        examined = visit.examine_all(wanted, kept, watch)
 
         # 9. Plan: what is missing, and does it fit?
         chosen = [item.release for item in examined.values()]
@@ -260,6 +258,7 @@ class _Visit:
 
     repository: Repository
     fleet: FleetPolicy
+    channel: Channel
     installed: Installed
     journal: Journal
     device: Device
@@ -267,15 +266,12 @@ class _Visit:
     floors: Floors
     now: datetime
 
-    def held_back(
-        self, model: str, decision: Decision, channel: Channel, *, retry: bool
-    ) -> Decision:
+    def held_back(self, model: str, decision: Decision, *, retry: bool) -> Decision:
         """Return the decision, unless this device holds it back: by a pin, or after a failure."""
-        running = self.installed.active.get(model)
         if decision.version is None or self._is_installed(model, decision.version):
             return decision
-        pin = self.journal.pins.get(model)
-        if pin and pin.slot == running and pin.slot.version not in channel.models[model].revoked:
+        pin = self._pin(model)
+        if pin:
             return Decision(None, f"it is held at {pin.slot.version}: {pin.reason}")
         digest = self._digest(model, decision.version)
         failure = self.journal.failed.get(digest) if digest else None
@@ -283,7 +279,14 @@ class _Visit:
             return Decision(None, str(failure))
         return decision
 
-    def kept(self, wanted: Mapping[str, str], channel: Channel) -> dict[str, Slot]:
+    def _pin(self, model: str) -> Pin | None:
+        """Return what holds a model where it is; what is revoked is not held."""
+        pin, entry = self.journal.pins.get(model), self.channel.models.get(model)
+        if pin is None or pin.slot != self.installed.active.get(model):
+            return None
+        return None if entry and pin.slot.version in entry.revoked else pin
+
+    def kept(self, wanted: Mapping[str, str]) -> dict[str, Slot]:
         """Return the slots to go back to: of models whose running version was revoked.
 
         A release that ran here was verified and approved. Its counter lies below the floor, but
@@ -292,16 +295,24 @@ class _Visit:
         found = {}
         for model, version in wanted.items():
             running, slot = self.installed.active.get(model), self.installed.previous.get(model)
-            revoked = running is not None and running.version in channel.models[model].revoked
+            revoked = running and running.version in self.channel.models[model].revoked
             same = slot is not None and slot.version == version
             if slot and same and revoked and self._digest(model, version) == slot.sha256:
                 found[model] = slot
         return found
 
-    def examine_all(self, wanted: Mapping[str, str], watch: Watch) -> dict[str, Examined]:
-        """Examine each release that is wanted and not installed, and the components it pins."""
+    def examine_all(
+        self, wanted: Mapping[str, str], kept: Mapping[str, Slot], watch: Watch
+    ) -> dict[str, Examined]:
+        """Examine each release that is wanted and not here, and the components it pins.
+
+        Args:
+            wanted: Versions by model.
+            kept: Those of them that are slots to go back to.
+            watch: Is told what is found.
+        """
         found: dict[str, Examined] = {}
-        queue = dict(wanted)
+        queue = {model: version for model, version in wanted.items() if model not in kept}
         chosen = dict(wanted)
         while queue:
             model, version = queue.popitem()
@@ -319,9 +330,12 @@ class _Visit:
                         f"{chosen[component]} is meant for this device",
                         "release both so that they agree",
                     )
-                if component not in found:
+                if component not in found and component not in kept:
                     queue[component] = pinned
-        self._check_pins(found)
+        self._check_held(found)
+        moving = {model: item.release.version for model, item in found.items()}
+        moving |= {model: slot.version for model, slot in kept.items()}
+        self._check_components(moving, kept)
         return found
 
     def _check_wanted(self, model: str, component: str) -> None:
@@ -362,18 +376,31 @@ class _Visit:
             data = fetch.fetch_small(self.sources, blob)
         return data
 
-    def _check_pins(self, found: Mapping[str, Examined]) -> None:
-        """Refuse to break a model that stays by moving a component that it pins."""
-        for model, slot in self.installed.active.items():
-            if model in found:
+    def _check_held(self, found: Mapping[str, Examined]) -> None:
+        """Refuse to move a component that the operator holds where it is."""
+        for model, item in found.items():
+            pin = self._pin(model)
+            if pin:
+                raise Refused(
+                    Gate.RELEASE,
+                    f"{model} {item.release.version} is needed, but {model} is held at "
+                    f"{pin.slot.version}: {pin.reason}",
+                    f"run `modelward unpin {model}` if it may move",
+                )
+
+    def _check_components(self, moving: Mapping[str, str], kept: Mapping[str, Slot]) -> None:
+        """Refuse to break a model that stays by moving a component that it needs."""
+        for model, running in self.installed.active.items():
+            if model in moving and model not in kept:
                 continue
+            slot = kept.get(model, running)
             release, _ = self.device.slots.release(model, slot)
-            for component, pinned in release.requires.components:
-                if component in found and found[component].release.version != pinned:
+            for component, needed in release.requires.components:
+                if moving.get(component, needed) != needed:
                     raise Refused(
                         Gate.RELEASE,
-                        f"{model} {slot.version} needs {component} {pinned}, which would become "
-                        f"{found[component].release.version}",
+                        f"{model} {slot.version} needs {component} {needed}, which would become "
+                        f"{moving[component]}",
                         f"release a {model} for the new {component} too",
                     )
 

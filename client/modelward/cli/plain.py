@@ -29,5 +29,11 @@ def parse(words: Sequence[str]) -> Any:
         else:
             return None
     return SimpleNamespace(
-        **given, models=[], repository=None, channel=None, device_id=None, run=_RUN[words[0]]
+        **given,
+        models=[],
+        repository=None,
+        channel=None,
+        device_id=None,
+        retry=False,
+        run=_RUN[words[0]],
     )

@@ -32,6 +32,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
     device = device_of(options)
     installed = device.slots.installed()
     floors = device.floors.load()
+    journal = device.trials.journal
+    on_trial = device.trials.on_trial()
     ended = last.read(device.config.state)
     memory = _log_memory(device)
     key = device_key.public_of(device.config.state)
@@ -50,6 +52,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
                 "previous": installed.previous[model].version
                 if model in installed.previous
                 else None,
+                "on_trial": model in on_trial,
+                "pinned": model in journal.pins and journal.pins[model].slot == slot,
             }
             for model, slot in installed.active.items()
         },
@@ -60,6 +64,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "releases": dict(floors.releases),
             "time": strict.rfc3339(floors.time.at) if floors.time else None,
         },
+        "on_trial_until": strict.rfc3339(journal.trial.until) if journal.trial else None,
+        "failed": [failure.to_dict() for failure in journal.failed.values() if failure.times],
         "log": memory.to_dict() if memory else None,
         "reports": {
             "send": device.config.reports.send,
@@ -78,7 +84,13 @@ def _run(options: argparse.Namespace) -> ExitCode:
         lines.append(
             f"  {model} {slot.version} runs"
             + (f"; {fallback.version} is kept to fall back to" if fallback else "")
+            + ("; on trial" if model in on_trial else "")
         )
+        if model in journal.pins and journal.pins[model].slot == slot:
+            lines.append(f"    stays there: {journal.pins[model].reason}")
+    lines += [
+        f"  {failure.model} {failure}" for failure in journal.failed.values() if failure.times
+    ]
     if not installed.active:
         lines.append("  nothing is installed yet: run `modelward update`")
     lines += memory.lines() if memory else []

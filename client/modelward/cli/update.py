@@ -44,6 +44,9 @@ def add(commands: Any) -> None:
         added.add_argument("--repository", metavar="URL", help="another address, this time")
         added.add_argument("--channel", help="another channel, this time")
         added.add_argument("--device-id", metavar="ID", help="another id, this time")
+        added.add_argument(
+            "--retry", action="store_true", help="try again what failed on this device lately"
+        )
 
 
 def update(options: "argparse.Namespace") -> ExitCode:
@@ -64,7 +67,9 @@ def _run_update(options: "argparse.Namespace", *, only_check: bool) -> ExitCode:
     device = device_of(options)
 
     def act(watch: Terminal) -> "Outcome":
-        return bring_up_to_date(device, options.models, watch, only_check=only_check)
+        return bring_up_to_date(
+            device, options.models, watch, only_check=only_check, retry=options.retry
+        )
 
     return attend(options, device, act, only_check=only_check)
 

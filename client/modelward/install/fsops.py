@@ -228,8 +228,9 @@ def lock(
                     "wait for it to finish, then try again",
                     Gate.RECOVER,
                 )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk must not keep anybody from going back
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)

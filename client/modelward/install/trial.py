@@ -185,22 +185,32 @@ class Trials:
             self._journals.save(journal)
         self._finish_commit(journal, floors or self._floors.load())
 
-    def roll_back(self, reason: str, now: datetime, *, failed: bool = True) -> Installed:
+    def roll_back(self, reason: str, now: datetime, *, pin: bool = False) -> Installed:
         """Go back to the generation before the trial, all models at once.
+
+        What was on trial is remembered not to work here.
 
         Args:
             reason: Why, for people.
             now: The time.
-            failed: Whether to remember that the releases on trial do not work here.
+            pin: Whether what runs then is to stay, as the operator said so.
         """
         journal = self.journal
-        if journal.trial is None:
+        trial = journal.trial
+        if trial is None:
             return self._slots.installed()
-        bad = self._slots.installed().changed_since(self._slots.generation(journal.trial.good))
-        if failed:
-            journal = journal.with_failure(bad, reason, now)
-        trial = replace(journal.trial, phase=Phase.RETURNING)  # type: ignore[type-var]
-        journal = replace(journal, trial=trial)
+        good = self._slots.generation(trial.good)
+        bad = self._slots.installed().changed_since(good)
+        pins = {
+            model: Pin(good.active[model], good.number, reason)
+            for model in bad
+            if pin and model in good.active
+        }
+        journal = replace(
+            journal.with_failure(bad, reason, now),
+            trial=replace(trial, phase=Phase.RETURNING),
+            pins={**journal.pins, **pins},
+        )
         self._journals.save(journal)
         return self._finish_return(journal)
 
@@ -233,6 +243,10 @@ class Trials:
     def collect(self) -> None:
         """Remove slots, generations and blobs that neither run nor are to fall back to."""
         self._slots.collect(self.kept())
+
+    def garbage(self) -> list[Path]:
+        """Return what `collect` would remove."""
+        return self._slots.garbage(self.kept())
 
     def kept(self) -> tuple[Installed, ...]:
         """Return the generations whose slots are needed."""

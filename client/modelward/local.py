@@ -1,0 +1,221 @@
+"""What whoever stands before a device tells it: go back, stay, go on, make room. No network."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from modelward import fastpath
+from modelward.device import Device
+from modelward.errors import Gate, Refused, RolledBack, UsageError
+from modelward.formats.installed import Installed, Slot
+from modelward.formats.journal import Pin
+from modelward.install import fsops
+from modelward.trust import clock
+
+_ROLLED_BACK = "it was rolled back by hand"
+_PINNED = "it was pinned by hand"
+
+
+@dataclass(frozen=True)
+class Move:
+    """One model that runs another release now.
+
+    Attributes:
+        model: The model.
+        before: The version that ran.
+        after: The version that runs; None if there was none before.
+    """
+
+    model: str
+    before: str
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What is not needed.
+
+    Attributes:
+        paths: What it is, relative to the state directory.
+        freed: Bytes on disk that removing it frees.
+    """
+
+    paths: tuple[str, ...]
+    freed: int
+
+
+def roll_back(device: Device, models: Sequence[str]) -> tuple[Move, ...]:
+    """Go back to the releases before, and stay there until somebody unpins.
+
+    What is on trial goes back whole, all of its models at once.
+
+    Args:
+        device: The device.
+        models: Models to take back; empty for all that can be.
+
+    Raises:
+        UsageError: There is nothing to go back to, or models that stay need what would go.
+        Refused: What would run is not as it was approved.
+    """
+    with _held(device) as now:
+        installed = device.slots.installed()
+        _check_installed(installed, models)
+        on_trial = device.trials.on_trial()
+        if on_trial and (not models or set(models) & set(on_trial)):
+            after = device.trials.roll_back(_ROLLED_BACK, now, pin=True)
+        else:
+            slots = _slots_before(installed, models)
+            _check_components(device, installed.with_releases(slots))
+            for model, slot in slots.items():
+                _check_intact(device, model, slot)
+            after = device.trials.go_back(slots, _ROLLED_BACK)
+        fastpath.forget(device.config.state)
+        return tuple(_moves(installed, after))
+
+
+def pin(device: Device, models: Sequence[str]) -> dict[str, str]:
+    """Let models stay at what they run, whatever a channel offers; not if it is revoked.
+
+    Returns:
+        Their versions.
+    """
+    with _held(device):
+        installed = device.slots.installed()
+        _check_installed(installed, models)
+        slots = {model: installed.active[model] for model in models or installed.active}
+        device.trials.pin(
+            {model: Pin(slot, installed.number, _PINNED) for model, slot in slots.items()}
+        )
+        return {model: slot.version for model, slot in slots.items()}
+
+
+def unpin(device: Device, models: Sequence[str]) -> tuple[str, ...]:
+    """Let models be updated again.
+
+    Returns:
+        Those that were pinned.
+
+    Raises:
+        UsageError: One of them was not pinned.
+    """
+    with _held(device):
+        pins = device.trials.journal.pins
+        for model in models:
+            if model not in pins:
+                raise UsageError(f"{model} is not pinned", "see `modelward status`")
+        chosen = tuple(models or pins)
+        device.trials.unpin(chosen)
+        fastpath.forget(device.config.state)
+        return chosen
+
+
+def confirm(device: Device) -> dict[str, str]:
+    """Say that what is on trial is healthy, before its soak is over.
+
+    Returns:
+        The versions that are confirmed.
+
+    Raises:
+        UsageError: Nothing is on trial.
+    """
+    with _held(device):
+        on_trial = device.trials.on_trial()
+        if not on_trial:
+            raise UsageError("nothing is on trial", "see `modelward status`")
+        device.trials.commit()
+        return {model: slot.version for model, slot in on_trial.items()}
+
+
+def collect(device: Device, *, dry_run: bool) -> Garbage:
+    """Remove what is not needed: interrupted downloads, releases that nothing falls back to.
+
+    Args:
+        device: The device.
+        dry_run: Remove nothing, only tell.
+    """
+    if dry_run:
+        return _garbage(device)
+    with _held(device):
+        found = _garbage(device)
+        device.trials.collect()
+        return found
+
+
+@contextmanager
+def _held(device: Device) -> Iterator[datetime]:
+    """Hold the device's lock, with whatever was interrupted finished or undone."""
+    with fsops.lock(device.config.state / "lock"):
+        now = clock.trusted(device.clock(), device.floors.load().time)
+        recovered = device.trials.recover(now)
+        if recovered.rolled_back:
+            fastpath.forget(device.config.state)
+            raise RolledBack(recovered.rolled_back, "see `modelward status`")
+        yield now
+
+
+def _check_installed(installed: Installed, models: Sequence[str]) -> None:
+    for model in models:
+        if model not in installed.active:
+            raise UsageError(f"no model {model!r} is installed", "see `modelward status`")
+
+
+def _slots_before(installed: Installed, models: Sequence[str]) -> Mapping[str, Slot]:
+    for model in models:
+        if model not in installed.previous:
+            raise UsageError(
+                f"{model} has nothing to go back to", "the first release of a model is kept alone"
+            )
+    found = {model: installed.previous[model] for model in models or installed.previous}
+    if not found:
+        raise UsageError("there is nothing to go back to", "see `modelward status`")
+    return found
+
+
+def _check_components(device: Device, following: Installed) -> None:
+    """Refuse to part a model from the very release of another that it was approved with."""
+    for model, slot in following.active.items():
+        release, _ = device.slots.release(model, slot)
+        for component, version in release.requires.components:
+            there = following.active.get(component)
+            if there is not None and there.version != version:
+                raise UsageError(
+                    f"{model} {slot.version} needs {component} {version}, which would become "
+                    f"{there.version}",
+                    f"name both: modelward rollback {model} {component}",
+                )
+
+
+def _check_intact(device: Device, model: str, slot: Slot) -> None:
+    for path, problem in device.slots.problems(model, slot):
+        raise Refused(
+            Gate.INSTALL,
+            f"{model} {slot.version}, which is kept to fall back to: {path}: {problem}",
+            "it is not switched to; see `modelward verify`",
+        )
+
+
+def _moves(before: Installed, after: Installed) -> Iterator[Move]:
+    for model, slot in before.active.items():
+        now = after.active.get(model)
+        if now != slot:
+            yield Move(model, slot.version, now.version if now else None)
+
+
+def _garbage(device: Device) -> Garbage:
+    paths = device.trials.garbage()
+    files = [file for path in paths for file in (path, *path.rglob("*")) if _is_file(file)]
+    links: dict[tuple[int, int], int] = {}
+    freed = 0
+    for file in files:
+        status = file.lstat()
+        place = (status.st_dev, status.st_ino)
+        links[place] = links.get(place, 0) + 1
+        if links[place] == status.st_nlink:  # the last of its names goes, too
+            freed += status.st_blocks * 512
+    return Garbage(tuple(str(path.relative_to(device.config.state)) for path in paths), freed)
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()

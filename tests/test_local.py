@@ -1,0 +1,295 @@
+"""What whoever stands before a device tells it, and how that and updates go together."""
+
+import json
+import sys
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from modelward.config import load
+from modelward.device import Device
+from modelward.errors import ExitCode, Gate
+from modelward.formats.channel import Entry
+from modelward.formats.release import Requirements
+from tests.simulator.chain import digest
+from tests.simulator.thief import CHANNEL, SERVER, Thief
+from tests.simulator.world import MODEL, TOKENIZER, World
+
+KEYS = (*SERVER, CHANNEL)
+PASS, FAIL = [sys.executable, "-c", "pass"], [sys.executable, "-c", "raise SystemExit('too slow')"]
+
+
+@pytest.fixture(scope="session")
+def quiet_world(tmp_path_factory) -> World:
+    """A world whose device runs 1.1.0 and may fall back to 1.0.0."""
+    world = World.build(tmp_path_factory.mktemp("world"))
+    world.publish("1.1.0")
+    with world.serve() as server:
+        assert world.client_here("update", server).code == ExitCode.DONE
+    return world
+
+
+@pytest.fixture
+def world(quiet_world, tmp_path) -> World:
+    return quiet_world.copy(tmp_path / "world")
+
+
+@pytest.fixture
+def server(world):
+    with world.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def run(world, server):
+    def run(command, *options, code=ExitCode.DONE):
+        asks = server if command in {"update", "check"} else None
+        done = world.client_here(command, asks, *options)
+        assert done.code == code, done
+        return done.json
+
+    return run
+
+
+def health(world: World, command: list[str] = PASS, soak: str = "0s") -> None:
+    """Set how the device judges new models."""
+    path = world.device / "modelward.toml"
+    text = path.read_text().partition("[health]")[0]
+    path.write_text(f"{text}[health]\ncommand = {json.dumps(command)}\nsoak = {soak!r}\n")
+
+
+def move_clock(world: World, span: timedelta) -> None:
+    """Let a trial have begun earlier, as no test waits for hours."""
+    device = Device(load(world.device, {}))
+    store = device.trials._journals
+    journal = store.load()
+    trial = journal.trial and replace(journal.trial, until=journal.trial.until - span)
+    failed = {key: replace(item, at=item.at - span) for key, item in journal.failed.items()}
+    store.save(replace(journal, trial=trial, failed=failed))
+
+
+def version(world: World) -> str:
+    return world.read_model()[0]
+
+
+# --- rollback, pin, unpin
+
+
+def test_rollback_stays_until_unpinned(world, run):
+    assert run("rollback")["changes"] == [{"model": MODEL, "before": "1.1.0", "after": "1.0.0"}]
+    assert version(world) == "1.0.0"
+    for _ in range(2):
+        updated = run("update")
+        assert updated["outcome"] == "unchanged"
+    assert version(world) == "1.0.0"
+    status = run("status")["models"][MODEL]
+    assert (status["pinned"], status["previous"]) == (True, "1.1.0")
+
+    assert run("unpin", MODEL)["models"] == [MODEL]
+    assert run("update")["running"] == {MODEL: "1.1.0"}
+    assert run("verify")["outcome"] == "intact"
+
+
+def test_a_newer_release_is_not_installed_over_a_pin(world, run):
+    run("pin")
+    world.publish("1.2.0")
+    assert "held at 1.1.0: it was pinned" in run("update")["reasons"][MODEL]
+    run("unpin")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+def test_rollback_to_a_damaged_release_is_refused(world, run):
+    slots = world.device / "slots" / MODEL
+    runs = (world.device / "current" / MODEL).resolve().parent
+    (kept,) = (slot for slot in slots.iterdir() if slot != runs)
+    path = kept / "files" / "model.onnx"
+    path.chmod(0o644)
+    path.write_bytes(b"tampered")
+    refused = run("rollback", code=ExitCode.REFUSED)
+    assert "which is kept to fall back to: model.onnx" in refused["reason"]
+    assert version(world) == "1.1.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("rollback", "face-reader"), "no model 'face-reader' is installed"),
+        (("pin", "face-reader"), "no model 'face-reader' is installed"),
+        (("unpin", MODEL), "meter-reader is not pinned"),
+        (("confirm",), "nothing is on trial"),
+    ],
+)
+def test_what_makes_no_sense(run, arguments, reason):
+    assert run(*arguments, code=ExitCode.USAGE)["reason"] == reason
+
+
+def test_revoked_release_goes_back_to_the_kept_one(world, run):
+    """Its counter lies below the floor, but it ran here: it need not come over the network."""
+    revoke(world, "1.1.0", offer="1.0.0")
+    done = run("update")
+    assert done["changes"] == [{"model": MODEL, "before": "1.1.0", "after": "1.0.0"}]
+    assert done["fetched"] == 0
+    assert run("status")["floors"]["releases"] == {MODEL: 3}
+    assert run("update")["outcome"] == "unchanged"
+    world.publish("1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+def test_a_pin_does_not_hold_what_is_revoked(world, run):
+    run("pin")
+    revoke(world, "1.1.0", offer="1.0.0")
+    assert run("update")["running"] == {MODEL: "1.0.0"}
+
+
+def test_revoked_release_whose_kept_one_was_replaced_is_not_left(world, run):
+    """Only the very release that ran here may come back below the floor (attack row 2)."""
+    revoke(world, "1.1.0", offer="0.9.0")
+    refused = run("update", code=ExitCode.REFUSED)
+    assert refused["gate"] == Gate.RELEASE.label
+    assert version(world) == "1.1.0"
+
+
+def revoke(world: World, revoked: str, offer: str) -> None:
+    """Have the channel revoke a version and offer an older one."""
+    holder = Thief(world, KEYS)
+    holder.offer({MODEL: Entry(offer, revoked=(revoked,))})
+
+
+# --- gate 12
+
+
+def test_command_that_says_no_rolls_back(world, run):
+    health(world, FAIL)
+    world.publish("1.2.0")
+    failed = run("update", code=ExitCode.ROLLED_BACK)
+    assert (failed["outcome"], failed["gate"]) == ("rolled back", "health")
+    assert "too slow" in failed["reason"]
+    assert version(world) == "1.1.0"
+    assert run("verify")["outcome"] == "intact"
+    assert run("status")["floors"]["releases"] == {MODEL: 3}
+
+
+def test_what_failed_is_not_tried_again_at_once(world, run, server):
+    health(world, FAIL)
+    world.publish("1.2.0")
+    run("update", code=ExitCode.ROLLED_BACK)
+    for _ in range(2):
+        reason = run("update")["reasons"][MODEL]
+        assert "1.2.0 failed on this device" in reason
+        assert "tried again after" in reason
+    asked = len(server.asked("/blobs/"))
+    health(world, PASS)
+    assert run("update")["outcome"] == "unchanged"
+    assert len(server.asked("/blobs/")) == asked
+    move_clock(world, timedelta(hours=1))
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    assert run("status")["failed"] == []
+
+
+def test_retry_by_hand(world, run):
+    health(world, FAIL)
+    world.publish("1.2.0")
+    run("update", code=ExitCode.ROLLED_BACK)
+    run("update", "--retry", code=ExitCode.ROLLED_BACK)
+    assert run("status")["failed"][0]["times"] == 2
+    health(world, PASS)
+    assert run("update", "--retry")["running"] == {MODEL: "1.2.0"}
+
+
+def test_another_release_is_tried_at_once(world, run):
+    health(world, FAIL)
+    world.publish("1.2.0")
+    run("update", code=ExitCode.ROLLED_BACK)
+    health(world, PASS)
+    world.publish("1.3.0")
+    assert run("update")["running"] == {MODEL: "1.3.0"}
+    assert run("status")["models"][MODEL]["previous"] == "1.1.0"
+
+
+def test_soak(world, run):
+    health(world, PASS, soak="1h")
+    world.publish("1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    status = run("status")
+    assert status["models"][MODEL]["on_trial"]
+    assert status["floors"]["releases"] == {MODEL: 3}
+    run("update")
+    assert run("status")["models"][MODEL]["on_trial"]
+    move_clock(world, timedelta(hours=1))
+    run("update")
+    status = run("status")
+    assert not status["models"][MODEL]["on_trial"]
+    assert status["floors"]["releases"] == {MODEL: 4}
+
+
+def test_soak_during_which_it_falls_ill(world, run):
+    health(world, PASS, soak="1h")
+    world.publish("1.2.0")
+    run("update")
+    health(world, FAIL, soak="1h")
+    assert "too slow" in run("update", code=ExitCode.ROLLED_BACK)["reason"]
+    assert version(world) == "1.1.0"
+    assert run("status")["models"][MODEL]["previous"] == "1.0.0"
+
+
+def test_confirm(world, run):
+    health(world, PASS, soak="1h")
+    world.publish("1.2.0")
+    run("update")
+    assert run("confirm")["models"] == {MODEL: "1.2.0"}
+    assert run("status")["floors"]["releases"] == {MODEL: 4}
+
+
+def test_rollback_during_a_trial(world, run):
+    health(world, PASS, soak="1h")
+    world.publish("1.2.0")
+    run("update")
+    assert run("rollback")["changes"] == [{"model": MODEL, "before": "1.2.0", "after": "1.1.0"}]
+    assert "held at 1.1.0: it was rolled back by hand" in run("update")["reasons"][MODEL]
+
+
+def test_hotfix_during_a_trial(world, run):
+    health(world, PASS, soak="1h")
+    for number in ("1.2.0", "1.2.1"):
+        world.publish(number)
+        assert run("update")["running"] == {MODEL: number}
+    assert run("status")["models"][MODEL]["previous"] == "1.1.0"
+
+
+# --- gc
+
+
+def test_gc(world, run):
+    name = digest(b"stray")
+    stray = world.device / "store" / name[:2] / name
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(bytes(10_000))
+    found = run("gc", "--dry-run")
+    assert found["paths"] == [str(stray.relative_to(world.device))]
+    assert found["freed"] >= 10_000
+    assert stray.exists()
+    assert run("gc")["freed"] == found["freed"]
+    assert not stray.exists()
+    assert run("gc") == {"outcome": "collected", "paths": [], "freed": 0}
+    assert run("verify")["outcome"] == "intact"
+
+
+def test_component_that_is_held_stops_what_needs_another(world, run):
+    world.publish("1.2.0", requires=Requirements(components=((TOKENIZER, "1.0.0"),)))
+    run("update")
+    run("pin", TOKENIZER)
+    world.publish("2.0.0", TOKENIZER, offer=None)
+    world.publish("1.3.0", requires=Requirements(components=((TOKENIZER, "2.0.0"),)))
+    reason = run("update", code=ExitCode.REFUSED)["reason"]
+    assert (
+        reason == "tokenizer 2.0.0 is needed, but tokenizer is held at 1.0.0: it was pinned by hand"
+    )
+    run("unpin")
+    assert run("update")["running"] == {MODEL: "1.3.0", TOKENIZER: "2.0.0"}
+    refused = run("rollback", TOKENIZER, code=ExitCode.USAGE)
+    assert refused["reason"].startswith("meter-reader 1.3.0 needs tokenizer 2.0.0")
+    assert run("rollback")["changes"] == [
+        {"model": MODEL, "before": "1.3.0", "after": "1.2.0"},
+        {"model": TOKENIZER, "before": "2.0.0", "after": "1.0.0"},
+    ]
