@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I64": 8, "I16": 2, "U8": 1}
+WIDTHS = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "F8_E4M3": 1,
+    "I64": 8,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+}
 NAMES = ("encoder.weight", "encoder.bias", "head", "Ünïcode/τ", "scale")
 
 

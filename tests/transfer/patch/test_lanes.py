@@ -85,3 +85,20 @@ def test_the_order_of_floats_is_the_order_of_integers():
 def test_planes_are_interleaved(count, size, data):
     planes = [data.draw(st.binary(min_size=size, max_size=size)) for _ in range(count)]
     assert bytes(lanes.interleave(planes)) == b"".join(map(bytes, zip(*planes, strict=True)))
+
+
+@given(plane=st.binary(max_size=40))
+def test_a_plane_comes_back_from_crumbs(plane):
+    padded = plane + bytes(-len(plane) % 4)
+    low = bytes(
+        sum((byte & 3) << 2 * place for place, byte in enumerate(padded[start : start + 4]))
+        for start in range(0, len(padded), 4)
+    )
+    assert lanes.from_crumbs(low, bytes(byte >> 2 for byte in plane)) == plane
+
+
+@given(low=st.binary(max_size=5), data=st.data())
+def test_crumbs_that_were_made_up_make_bytes(low, data):
+    size = max(0, 4 * len(low) - data.draw(st.integers(0, 3)))
+    rest = data.draw(st.binary(min_size=size, max_size=size))
+    assert len(lanes.from_crumbs(low, rest)) == len(rest)

@@ -9,6 +9,9 @@ from functools import cache
 
 from modelward.transfer.patch.operations import Coding
 
+_SHIFTED = bytes(byte << 2 & 0xFF for byte in range(256))
+_CRUMBS = tuple(bytes(byte >> shift & 3 for byte in range(256)) for shift in (0, 2, 4, 6))
+
 PIECE = 128 << 10  # bytes: the most that is combined at once
 
 
@@ -20,6 +23,24 @@ def interleave(planes: list[bytes]) -> bytes | bytearray:
     for index, plane in enumerate(planes):
         elements[index :: len(planes)] = plane
     return elements
+
+
+def from_crumbs(low: bytes, rest: bytes) -> bytes:
+    """Return a plane, given the two low bits of its bytes, four to a byte, and all other bits.
+
+    Args:
+        low: The low bits; the first byte's are lowest.
+        rest: The plane's bytes, shifted right by two.
+    """
+    spread = bytearray(4 * len(low))
+    for place, table in enumerate(_CRUMBS):
+        spread[place::4] = low.translate(table)
+    del spread[len(rest) :]
+    if rest.count(0) == len(rest):
+        return bytes(spread)
+    # Bits that a shift would push into the next byte are dropped: only a forged patch has them.
+    high = int.from_bytes(rest.translate(_SHIFTED), "little")
+    return (high | int.from_bytes(spread, "little")).to_bytes(len(rest), "little")
 
 
 def combine(coding: Coding, width: int, base: bytes, residue: bytes | memoryview) -> bytes:

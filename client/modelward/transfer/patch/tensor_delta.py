@@ -7,6 +7,8 @@ which they are needed while the new file is put together from its start to its e
   together, so that many small tensors cost no more than a large one. A stream comes in blocks of
   1 MiB, the last one shorter; a block stands where the first operation needs it. It is, for each
   plane (first bytes of all elements, second bytes, ...): 4 bytes of length, and one zstd frame.
+  Is the length's top bit set, the plane is in *crumbs*: that frame has the two low bits of its
+  bytes, four to a byte, and a second frame, with its length, has all bytes shifted right by two.
   Blocks of raw bytes (coding RAW, width 1) are preceded by 8 bytes of offset and 4 of length of the
   part of the base, at most 1 MiB, that the frame may refer back to.
 - After each 1 MiB of the new file, and after the last byte, come the first 16 bytes of the SHA-256
@@ -37,6 +39,7 @@ from modelward.transfer.patch.refusal import refused
 
 BLOCK = 1 << 20  # bytes
 DIGEST = 16  # bytes
+CRUMBS = 1 << 31
 PLANE = struct.Struct("<I")
 PREFIX = struct.Struct("<QI")
 # What is held at once beside the streams' blocks: packed and operations, blocks between threads.
@@ -242,6 +245,14 @@ def _prefix(base: int | None, present: int, reader: Reader) -> bytes:
 
 def _plane(reader: Reader, length: int, prefix: bytes) -> bytes:
     (packed,) = PLANE.unpack(reader.read(PLANE.size))
+    if not packed & CRUMBS:
+        return _frame(reader, packed, length, prefix)
+    low = _frame(reader, packed ^ CRUMBS, -(-length // 4))
+    (packed,) = PLANE.unpack(reader.read(PLANE.size))
+    return lanes.from_crumbs(low, _frame(reader, packed, length))
+
+
+def _frame(reader: Reader, packed: int, length: int, prefix: bytes = b"") -> bytes:
     if packed > length + length // 128 + 64:  # more than zstd ever makes of so many bytes
         raise refused("has a block that is larger than what it stands for")
     return frames.decompress(reader.read(packed), length, prefix)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from modelward.transfer.patch.frames import zstd
 from modelward.transfer.patch.operations import Coding
+from modelward.transfer.patch.tensor_delta import CRUMBS, PLANE
 
 _Parameter = zstd.CompressionParameter
 # Planes are noise with a skewed distribution: entropy coding is all that helps. Matches of less
@@ -21,7 +22,8 @@ _FAST: dict[int, int] = {
     _Parameter.window_log: 17,
     _Parameter.hash_log: 6,
 }
-_THOROUGH: dict[int, int] = {_Parameter.compression_level: 19}
+SPARSE = 0.25  # of a plane: what is smaller is tried in crumbs
+WORTH = 0.9  # of a plane's size: what crumbs must save, since they take longer to decode
 
 Elements = NDArray[Any]  # of unsigned integers
 
@@ -48,21 +50,34 @@ def residue(coding: Coding, width: int, base: bytes, target: bytes) -> Elements:
     return zigzag.view(f"<u{width}")
 
 
-def packed_planes(elements: Elements, *, thorough: bool = False) -> list[bytes]:
-    """Return the planes of elements, each as one zstd frame.
+def packed_planes(elements: Elements) -> list[bytes]:
+    """Return the planes of elements as a block has them: lengths and zstd frames."""
+    octets = elements.view(np.uint8).reshape(-1, elements.itemsize)
+    return [_packed(octets[:, plane]) for plane in range(elements.itemsize)]
 
-    Args:
-        elements: Elements of one block.
-        thorough: Try harder, which takes two hundred times as long and saves at most a few percent.
-    """
-    width = elements.itemsize
-    octets = elements.view(np.uint8).reshape(-1, width)
-    planes = [octets[:, plane].tobytes() for plane in range(width)]
-    packed = [zstd.compress(plane, options=_FAST) for plane in planes]
-    if thorough:
-        harder = [zstd.compress(plane, options=_THOROUGH) for plane in planes]
-        return [min(pair, key=len) for pair in zip(packed, harder, strict=True)]
-    return packed
+
+def _packed(plane: Elements) -> bytes:
+    frame = _compress(plane)
+    if len(frame) >= SPARSE * len(plane):
+        return PLANE.pack(len(frame)) + frame
+    # Huffman codes spend a bit on each symbol. Four elements to a symbol, it is worth its bit.
+    low, rest = _compress(_crumbs(plane & 3)), _compress(plane >> 2)
+    if len(low) + len(rest) >= WORTH * len(frame):
+        return PLANE.pack(len(frame)) + frame
+    return PLANE.pack(len(low) | CRUMBS) + low + PLANE.pack(len(rest)) + rest
+
+
+def _compress(octets: Elements) -> bytes:
+    return zstd.compress(octets.tobytes(), options=_FAST)
+
+
+def _crumbs(low: Elements) -> Elements:
+    """Return elements of two bits, four to a byte, the first one lowest."""
+    padded = np.zeros(-(-len(low) // 4) * 4, np.uint8)
+    padded[: len(low)] = low
+    fours = padded.reshape(-1, 4)
+    crumbs: Elements = fours[:, 0] | fours[:, 1] << 2 | fours[:, 2] << 4 | fours[:, 3] << 6
+    return crumbs
 
 
 def _monotone(bits: Elements, width: int) -> Elements:

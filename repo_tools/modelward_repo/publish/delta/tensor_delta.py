@@ -32,7 +32,6 @@ from modelward_repo.publish.delta.residue import packed_planes, residue
 
 Progress = Callable[[int], None]  # called with the number of bytes of the new file just coded
 
-SMALL = 32 << 20  # bytes: of a file that is worth more effort a byte
 RAW_LEVEL = 12  # of bytes that are text and protobuf rather than numbers
 
 
@@ -141,8 +140,7 @@ class _Coder:
         elements = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if coding is Coding.RAW and width == 1:
             return self._raw_block(elements.tobytes())
-        planes = packed_planes(elements, thorough=self.target.length <= SMALL)
-        return b"".join(PLANE.pack(len(plane)) + plane for plane in planes)
+        return b"".join(packed_planes(elements))
 
     def digest(self, start: int, length: int) -> bytes:
         """Return the digest of a part of the new file."""
