@@ -9,22 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelward.config import Config
+from modelward.install.alarms import AlarmStore
+from modelward.install.boot import boot_id
 from modelward.install.floors import FloorStore
 from modelward.install.log_state import LogStore
 from modelward.install.slots import Slots
 from modelward.install.store import Store
 from modelward.install.trial import Trials
 from modelward.trust.requirements import Facts
-
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-
-
-def boot_id() -> str:
-    """Return what tells this boot of the machine from any other."""
-    try:
-        return _BOOT.read_text("ascii").strip()
-    except OSError:
-        return ""  # then no boot is told from another
 
 
 @dataclass(frozen=True)
@@ -74,6 +66,11 @@ class Device:
     def trials(self) -> Trials:
         """What takes releases on trial."""
         return Trials(self.config.state, self.slots, self.floors, self.boot)
+
+    @property
+    def alarms(self) -> AlarmStore:
+        """What was found changed since it was installed."""
+        return AlarmStore(self.config.state, self.environment)
 
     @property
     def log(self) -> LogStore:

@@ -1,47 +1,96 @@
 """Using an installed model: its bytes, verified when they are opened."""
 
-import errno
+import hashlib
+import logging
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from modelward import follow
 from modelward.errors import Gate, Refused, UsageError
+from modelward.formats.installed import Installed, Slot
 from modelward.formats.names import check_name
-from modelward.install.slots import Slots, open_file
-from modelward.install.store import Store, sha256_of
+from modelward.formats.tampering import Tampering
+from modelward.install import seals
+from modelward.install.alarms import AlarmStore
+from modelward.install.boot import boot_id
+from modelward.install.opened import look
+from modelward.install.seals import Seals
+from modelward.install.slots import Slots
+from modelward.install.store import Store
+from modelward.install.verified import ChangedError, OpenFile, Verifier
 from modelward.settings import state_directory
+from modelward.tensors import Tensors
 
 
 class Model:
-    """An installed model whose files are open and were hashed through these very descriptors.
+    """An installed model whose files are open, and whose bytes are those that were approved.
 
-    What is read from it is what was approved, whatever happens to the paths meanwhile; it stays
-    readable during and after an update.
+    They were hashed through these very descriptors, or shown to be unchanged since they were;
+    whatever happens to the paths meanwhile does not matter. It stays readable during and after an
+    update.
 
     Attributes:
         name: The model's name.
         version: The version that is open.
+        fallback: Whether this is the version before, because the current one was tampered with.
         files: Open binary files by path inside the release.
     """
 
-    def __init__(self, name: str, version: str, files: Mapping[str, BinaryIO]) -> None:
-        self.name = name
-        self.version = version
-        self.files = files
+    def __init__(
+        self, origin: "_Installation", slot: Slot, files: Mapping[str, OpenFile], *, fallback: bool
+    ) -> None:
+        self.name = origin.name
+        self.version = slot.version
+        self.fallback = fallback
+        self.files: Mapping[str, BinaryIO] = {path: entry.file for path, entry in files.items()}
+        self._origin = origin
+        self._slot = slot
+        self._entries = files
 
     def read(self, path: str) -> bytes:
         """Return a file's content.
 
+        If the file has changed since it was opened, or was opened with ``strict``, the very bytes
+        that are returned are hashed.
+
         Raises:
             KeyError: The release has no such file.
+            Refused: Somebody wrote to the file while it was open.
         """
-        file = self.files[path]
-        file.seek(0)
-        return file.read()
+        entry = self._entries[path]
+        entry.file.seek(0)
+        data = entry.file.read()
+        suspicious = self._origin.strict or look(entry.file.fileno()) != entry.look
+        if suspicious and hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise self._origin.alarm(self._slot, f"{path} was written to while it was open")
+        return data
+
+    def tensors(self, path: str) -> Tensors:
+        """Return the tensors of a safetensors file, by name, mapped into memory and not read yet.
+
+        Raises:
+            KeyError: The release has no such file.
+            FormatError: It is no safetensors file.
+        """
+        return Tensors(path, self._entries[path].file.fileno())
+
+    def wait_for_update(self, timeout: float | None = None) -> bool:
+        """Wait until another version than this is current, or the one that was tampered with again.
+
+        Args:
+            timeout: Most seconds to wait; None for as long as it takes.
+
+        Returns:
+            Whether there is something to open anew.
+        """
+        return follow.wait(self._origin.state, self.name, self._origin.seen, timeout)
 
     def close(self) -> None:
-        """Close all files."""
+        """Close all files. Tensors that were taken from them stay readable."""
         for file in self.files.values():
             file.close()
 
@@ -55,53 +104,134 @@ class Model:
         return iter(self.files)
 
 
-def open_model(name: str, state: str | os.PathLike[str] | None = None) -> Model:
+def open_model(
+    name: str, state: str | os.PathLike[str] | None = None, *, strict: bool = False
+) -> Model:
     """Open the model that is installed under a name.
+
+    If it was tampered with, an alarm is raised, and the version before it is opened instead: see
+    `Model.fallback`. An alarm is logged, and kept for `modelward status`.
 
     Args:
         name: The model's name.
         state: The device's state directory; default $MODELWARD_STATE, then /var/lib/modelward.
+        strict: Hash every file, even if nothing has written to it since it was last hashed.
 
     Raises:
         UsageError: No such model is installed.
-        Refused: A file is not the one that was approved; nothing of it was handed out.
-        OSError: This process may not open as many files as the release has.
+        Refused: Neither version is what was approved; nothing of them was handed out.
+        OSError: This process may not open as many files, or may not read them.
     """
     try:
         check_name(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    root = Path(state) if state is not None else state_directory(None, os.environ)
-    slots = Slots(root, Store(root / "store"))
-    slot = slots.installed().active.get(name)
-    if slot is None:
-        raise UsageError(
-            f"no model {name!r} is installed in {root}", f"run `modelward update {name}` first"
-        )
-    release, _ = slots.release(name, slot)
-    folder = slots.directory(name, slot) / "files"
-    files: dict[str, BinaryIO] = {}
-    model = Model(name, slot.version, files)
+    place = state_of(state)
+    while True:
+        current = _current(place)
+        try:
+            origin = _Installation.of(place, name, strict=strict)
+            try:
+                return origin.open()
+            except ChangedError as changed:
+                if _current(place) == current:
+                    return origin.fall_back(changed)
+        except Refused:
+            if _current(place) == current:
+                raise
+        # An update came between: what was looked for may be gone, and rightly so.
+
+
+def state_of(state: str | os.PathLike[str] | None) -> Path:
+    """Return the state directory that is meant."""
+    return Path(state) if state is not None else state_directory(None, os.environ)
+
+
+def _current(state: Path) -> str | None:
+    """Return where the one link that is switched points to."""
     try:
-        for entry in release.files:
-            opened = open_file(folder, entry.path)
-            files[entry.path] = opened
-            if sha256_of(opened.fileno()) != entry.blob.sha256:
-                raise _tampered(name, slot.version, entry.path)
-    except OSError as error:
-        model.close()
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise
-        raise _tampered(name, slot.version, str(error)) from error
-    except Refused:
-        model.close()
-        raise
-    return model
+        return os.readlink(state / "current")  # noqa: PTH115 - compared, not followed
+    except OSError:
+        return None
 
 
-def _tampered(name: str, version: str, what: str) -> Refused:
-    return Refused(
-        Gate.INSTALL,
-        f"{name} {version} was changed after it was installed: {what}",
-        "someone or something wrote to the state directory: see `modelward verify`",
-    )
+@dataclass(frozen=True)
+class _Installation:
+    """How one model is installed at one moment.
+
+    Attributes:
+        state: The state directory.
+        name: The model's name.
+        installed: What is installed.
+        seen: Which folder ran just before that was read.
+        strict: Whether to hash everything.
+    """
+
+    state: Path
+    name: str
+    installed: Installed
+    seen: follow.Place
+    strict: bool
+
+    @classmethod
+    def of(cls, state: Path, name: str, *, strict: bool) -> Self:
+        """Look at what is installed.
+
+        Raises:
+            UsageError: No such model is.
+            Refused: That cannot be read.
+        """
+        seen = follow.place(state, name)
+        installed = Slots(state, Store(state / "store")).installed()
+        if name not in installed.active:
+            raise UsageError(
+                f"no model {name!r} is installed in {state}",
+                f"run `modelward update {name}` first",
+            )
+        return cls(state, name, installed, seen, strict)
+
+    def open(self) -> Model:
+        """Open what runs.
+
+        Raises:
+            ChangedError: It is not what was approved.
+        """
+        slot = self.installed.active[self.name]
+        return Model(self, slot, self._verifier.open(self.name, slot), fallback=False)
+
+    def fall_back(self, changed: ChangedError) -> Model:
+        """Raise the alarm about what runs, and open the version before.
+
+        Raises:
+            Refused: There is none, or it is not what was approved either.
+        """
+        slot = self.installed.active[self.name]
+        before = self.installed.previous.get(self.name)
+        if before is None:
+            raise self.alarm(slot, str(changed))
+        try:
+            files = self._verifier.open(self.name, before)
+        except ChangedError as error:
+            self.alarm(before, str(error))
+            both = f"{changed}; and so was {before.version}: {error}"
+            raise self.alarm(slot, both) from error
+        self.alarm(slot, str(changed), served=before.version)
+        return Model(self, before, files, fallback=True)
+
+    def alarm(self, slot: Slot, problem: str, *, served: str | None = None) -> Refused:
+        """Raise the alarm, durably if this process may write anywhere; return the refusal."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        alarm = Tampering(self.name, slot.version, slot.sha256, problem, now, served)
+        AlarmStore(self.state, os.environ).keep(alarm)
+        logging.getLogger("modelward").critical("%s", alarm.to_text())
+        return Refused(
+            Gate.INSTALL,
+            f"{self.name} {slot.version} was changed after it was installed: {problem}",
+            "something or someone wrote to the state directory: run `modelward verify --repair`",
+        )
+
+    @property
+    def _verifier(self) -> Verifier:
+        known = Seals(seals.places(self.state, os.environ, os.geteuid()), boot_id())
+        releases = tuple(slot.sha256 for _, slot in self.installed.slots())
+        return Verifier(self.state, known, self.strict, releases)

@@ -152,10 +152,9 @@ def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
 
 def _new_alarms(device: Device, newest: Report) -> bool:
     """Tell whether there is an alarm that the newest report does not have."""
-    if device.log.is_empty():
-        return False
     known = {(alarm.kind, alarm.name) for alarm in newest.alarms}
-    now = {(alarm.kind, alarm.name) for alarm in _alarms(log_memory.remember(device))}
+    memory = None if device.log.is_empty() else log_memory.remember(device)
+    now = {(alarm.kind, alarm.name) for alarm in _alarms(device, memory)}
     return not now <= known
 
 
@@ -227,7 +226,7 @@ def _make(device: Device, store: ReportStore, happened: Happened | None) -> Repo
         ended=ended,
         refused=refused,
         log=_seen_log(memory),
-        alarms=_alarms(memory),
+        alarms=_alarms(device, memory),
         evidence=_evidence(memory),
         received=dict(happened.received) if happened else {},
     )
@@ -262,9 +261,14 @@ def _seen_log(memory: Memory) -> SeenLog | None:
     return SeenLog(memory.state.log, memory.state.signed.to_bytes().decode())
 
 
-def _alarms(memory: Memory) -> tuple[Alarm, ...]:
-    found = [Alarm("evidence", kept.name, kept.judgement.reason) for kept in memory.alarms]
-    found += [Alarm("freeze", "log", memory.freeze)] if memory.freeze else []
+def _alarms(device: Device, memory: Memory | None) -> tuple[Alarm, ...]:
+    found = [
+        Alarm("tampering", found.name, f"{found.version}: {found.problem}")
+        for found in device.alarms.pending()
+    ]
+    if memory is not None:
+        found += [Alarm("evidence", kept.name, kept.judgement.reason) for kept in memory.alarms]
+        found += [Alarm("freeze", "log", memory.freeze)] if memory.freeze else []
     return tuple(replace(alarm, reason=shorten(alarm.reason)) for alarm in found)[
         : reports.MAX_ALARMS
     ]

@@ -15,6 +15,7 @@ LEGEND = """
 refused      it took nothing            no limit   it was still reading after 32 MiB
 unavailable  so, but it tries again     followed   it went where the attacker sent it
 withheld     it learned of nothing new  no notice  it changed nothing and said nothing
+fell back    it noticed, raised the alarm and served the version before
 ACCEPTED     it runs what the attacker wanted     -  the attack does not exist for it
 Measured in this run. The cases are in tests/attacks/, the rows in docs/threat-model.md."""
 

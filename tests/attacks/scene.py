@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import modelward
 from modelward.errors import ExitCode, Gate
 from tests.attacks.peers import REFUSALS, ChecksumFile, NoLimitError, Peer, PythonTuf
 from tests.simulator.chain import HonestChain
@@ -125,6 +126,34 @@ class Scene:
         assert done.json["outcome"] == "unchanged", done
         self._give_to_peers()
         self._conclude("withheld", NOT_APPLICABLE)
+
+    def falls_back_when(self, tamper: Callable[[Path], object], reason: str) -> None:
+        """Require that tampering with what runs is found when it is opened.
+
+        Args:
+            tamper: Does it; is given the folder of the files that run.
+            reason: A part of what the alarm must say.
+        """
+        before = self.world.read_model()
+        self.world.publish("1.1.0")
+        self.everyone_updates()
+        assert self.world.read_model() == ("1.1.0", self.world.offered)
+        slots = self.world.device / "slots/meter-reader"
+
+        tamper((self.world.device / "current/meter-reader").resolve())
+
+        with modelward.open_model("meter-reader", self.world.device) as model:
+            assert model.fallback
+            assert (model.version, {path: model.read(path) for path in model}) == before
+        status = self.world.client("status")
+        assert status.code == ExitCode.REFUSED, status
+        (alarm,) = status.json["alarms"]
+        assert (alarm["version"], alarm["served"]) == ("1.1.0", before[0])
+        assert reason in alarm["problem"], alarm
+        verified = self.world.client_here("verify")
+        assert verified.code == ExitCode.REFUSED, verified
+        assert slots.is_dir()
+        self._conclude("fell back", f"{Gate.INSTALL.number} {Gate.INSTALL.label}")
 
     def _update_under_attack(self, code: ExitCode, blobs: Sequence[str] = ()) -> Done:
         before = self.world.read_model()

@@ -39,7 +39,9 @@ from modelward.formats.report import (
     SeenLog,
     check_device,
 )
+from modelward.formats.seal import Look, Seal
 from modelward.formats.strict import MAX_INT
+from modelward.formats.tampering import Tampering
 from modelward.formats.ticket import Ticket
 
 PRINTABLE = st.characters(exclude_categories=("C", "Zl", "Zp", "Zs"))
@@ -273,3 +275,12 @@ bundles = st.builds(
         lambda files: tuple(BundleFile(path, blob) for path, blob in sorted(files.items()))
     ),
 )
+looks = st.builds(Look, *[st.integers(-(2**63), 2**63)] * 5)
+seals = st.builds(
+    Seal,
+    digests,
+    texts,
+    st.dictionaries(texts, looks, max_size=3),
+    st.dictionaries(texts, texts, max_size=3),
+)
+tamperings = st.builds(Tampering, names, versions, digests, texts, times, st.none() | versions)

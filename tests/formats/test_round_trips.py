@@ -18,6 +18,8 @@ from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
 from modelward.formats.report import Report
+from modelward.formats.seal import Seal
+from modelward.formats.tampering import Tampering
 from modelward.formats.ticket import Ticket
 from tests.formats import strategies
 
@@ -32,6 +34,8 @@ DOCUMENTS = {
     "model policy": (ModelPolicy, strategies.model_policies()),
     "release": (Release, strategies.releases()),
     "report": (Report, strategies.reports),
+    "seal": (Seal, strategies.seals),
+    "tampering": (Tampering, strategies.tamperings),
     "rest": (Rest, strategies.rests),
     "ticket": (Ticket, strategies.tickets),
 }

@@ -22,6 +22,8 @@ from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
 from modelward.formats.release import Release
 from modelward.formats.report import Report
+from modelward.formats.seal import Seal
+from modelward.formats.tampering import Tampering
 from modelward.formats.ticket import Ticket
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "formats"
@@ -40,6 +42,8 @@ PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "release": Release.parse,
     "report": Report.parse,
     "rest": Rest.parse,
+    "seal": Seal.parse,
+    "tampering": Tampering.parse,
     "ticket": Ticket.parse,
 }
 

@@ -9,7 +9,8 @@ import pytest
 
 from modelward.errors import Gate, Refused
 from modelward.install import syscalls
-from modelward.install.slots import Installed, Slot, open_file
+from modelward.install.opened import open_file
+from modelward.install.slots import Installed, Slot
 from tests.install.site import MODEL, Site, chain
 
 ONE, TWO, THREE, FOUR = (chain(f"{number}.0.0", number) for number in (1, 2, 3, 4))
@@ -203,11 +204,11 @@ def overwrite(path: Path, content: bytes = b"poison") -> None:
         ),
         (
             lambda path: (path.unlink(), os.mkfifo(path)),
-            ("model.onnx", "cannot be read: Illegal seek"),
+            ("model.onnx", "cannot be read: is not a regular file"),
         ),
         (
             lambda path: (path.unlink(), path.mkdir()),
-            ("model.onnx", "cannot be read: Is a directory"),
+            ("model.onnx", "cannot be read: is not a regular file"),
         ),
         (
             lambda path: path.with_name("extra.py").write_bytes(b""),

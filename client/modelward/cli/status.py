@@ -37,6 +37,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     ended = last.read(device.config.state)
     memory = _log_memory(device)
     key = device_key.public_of(device.config.state)
+    alarms = device.alarms.pending()
     waiting = len(ReportStore(device.config.state).pending())
     result = {
         "state": str(device.config.state),
@@ -73,6 +74,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "sent": ReportStore(device.config.state).sent(),
             "waiting": waiting,
         },
+        "alarms": [found.to_dict() for found in alarms],
         "last": ended,
     }
     lines = [
@@ -93,6 +95,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
     ]
     if not installed.active:
         lines.append("  nothing is installed yet: run `modelward update`")
+    for found in alarms:
+        lines += [f"ALARM: {found.to_text()}", "  what to do: run `modelward verify --repair`"]
     lines += memory.lines() if memory else []
     if ended:
         reason = f": {ended['reason']}" if ended.get("reason") else ""
@@ -100,7 +104,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
     if waiting:
         lines.append(f"{waiting} reports wait to be sent")
     say(options, result, "\n".join(lines))
-    return ExitCode.REFUSED if memory and (memory.alarms or memory.freeze) else ExitCode.DONE
+    log_alarms = memory is not None and (memory.alarms or memory.freeze)
+    return ExitCode.REFUSED if alarms or log_alarms else ExitCode.DONE
 
 
 def _log_memory(device: "Device") -> "Memory | None":

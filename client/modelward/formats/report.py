@@ -104,7 +104,8 @@ class Alarm:
     """Something that somebody must look at.
 
     Attributes:
-        kind: ``evidence``, against the log, or ``freeze``: others have seen more.
+        kind: ``tampering``, with what is installed; ``evidence``, against the log; or
+            ``freeze``: others have seen more.
         name: What it is called on the device.
         reason: One sentence for people.
     """

@@ -121,6 +121,27 @@ def _copy(source: Path, destination: Path) -> None:
         os.close(opened)
 
 
+def enable_verity(path: Path) -> bool:
+    """Let the kernel check a file's content at every read from now on.
+
+    Returns:
+        Whether it does. Most file systems cannot, or were not told to when they were made.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        syscalls.enable_verity(descriptor)
+        syscalls.sync(descriptor)
+    except OSError as error:
+        if error.errno == errno.EEXIST:
+            return True
+        if error.errno not in (*_NO_CLONE, errno.ETXTBSY, errno.EACCES, errno.EROFS):
+            raise
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def switch(path: Path, target: str) -> None:
     """Point the symbolic link `path` at `target`, atomically."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")

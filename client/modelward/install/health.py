@@ -8,7 +8,7 @@ from modelward.errors import RolledBack
 from modelward.formats.policy import ModelPolicy
 from modelward.formats.release import Release
 from modelward.install import process
-from modelward.install.slots import open_file
+from modelward.install.opened import open_file
 
 READ = 1 << 20
 _LOOK = "find out why on this device; the model that ran before is untouched"

@@ -12,16 +12,16 @@ current in one rename. Slots of the previous release of every model are kept.
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from modelward.errors import FormatError, Gate, Refused
-from modelward.formats.installed import DOCUMENT, Installed, Slot
+from modelward.formats import release as releases
+from modelward.formats.installed import CAP, DOCUMENT, Installed, Slot
 from modelward.formats.release import Release
 from modelward.install import fsops
-from modelward.install.store import Store, sha256_of
+from modelward.install.opened import Folder
+from modelward.install.store import Store
 
 
 class Slots:
@@ -58,7 +58,8 @@ class Slots:
     def _read(self, place: str) -> Installed:
         path = self._root / place / DOCUMENT
         try:
-            return Installed.parse(path.read_bytes())
+            with Folder(path.parent) as folder:
+                return Installed.parse(folder.read(DOCUMENT, CAP))
         except FileNotFoundError:
             if place == "current" and not (self._root / place).is_symlink():
                 return Installed()
@@ -78,7 +79,8 @@ class Slots:
         """
         path = self.directory(model, slot) / "release.json"
         try:
-            data = path.read_bytes()
+            with self._open(model, slot) as folder:
+                data = folder.read(path.name, releases.CAP)
             if hashlib.sha256(data).hexdigest() != slot.sha256:
                 raise _damaged(path, "is not the document that was installed")
             return Release.parse(data), data
@@ -108,6 +110,7 @@ class Slots:
                 folders.add(aside / parent)
             fsops.make_directory(target.parent)
             fsops.link(self._store.path(file.blob.sha256), target)
+            fsops.enable_verity(target)
         for name, data in {"release.json": document, **evidence}.items():
             fsops.write_aside(aside / name, data, 0o444)
         for folder in sorted(folders, reverse=True):
@@ -122,19 +125,28 @@ class Slots:
             Refused: The slot's own document is damaged.
         """
         release, _ = self.release(model, slot)
-        folder = self.directory(model, slot) / "files"
-        for file in release.files:
-            try:
-                with open_file(folder, file.path) as opened:
-                    if sha256_of(opened.fileno()) != file.blob.sha256:
+        with self._open(model, slot) as opened:
+            for file in release.files:
+                try:
+                    if opened.digest(f"files/{file.path}") != file.blob.sha256:
                         yield file.path, "is not the file that was approved"
-            except OSError as error:
-                yield file.path, f"cannot be read: {error.strerror}"
+                except OSError as error:
+                    yield file.path, f"cannot be read: {error.strerror}"
+        folder = self.directory(model, slot) / "files"
         known = {file.path for file in release.files}
         for path in sorted(folder.rglob("*")):
             name = str(path.relative_to(folder))
             if (path.is_symlink() or not path.is_dir()) and name not in known:
                 yield name, "does not belong to the release"
+
+    def _open(self, model: str, slot: Slot) -> Folder:
+        folder = Folder(self._root)
+        try:
+            folder.enter(f"slots/{model}/{slot.name}")
+        except OSError:
+            folder.close()
+            raise
+        return folder
 
     def discard(self, model: str, slot: Slot) -> None:
         """Remove a staged slot and its blobs that are not intact, so that they are fetched anew."""
@@ -214,26 +226,6 @@ class Slots:
         for path in (self._root / "generations").glob("*"):
             if path.name.isdecimal() and int(path.name) > number:
                 fsops.remove(path)
-
-
-def open_file(folder: Path, path: str) -> BinaryIO:
-    """Open a file of a slot for reading; a symbolic link anywhere in its path is not followed."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-    *parents, name = path.split("/")
-    descriptor = os.open(folder, flags | os.O_DIRECTORY)
-    try:
-        for part in parents:
-            inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-        opened = os.open(name, flags | os.O_NONBLOCK, dir_fd=descriptor)
-        try:
-            return os.fdopen(opened, "rb")
-        except OSError:  # a directory
-            os.close(opened)
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _damaged(path: Path, problem: str) -> Refused:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from modelward.formats.release import Blob
 from modelward.install import fsops
-
-READ = 1 << 20
+from modelward.install.opened import Folder
 
 
 class Store:
@@ -23,7 +22,7 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Return where a blob is, or would be."""
-        return self._root / sha256[:2] / sha256
+        return self._root / _place(sha256)
 
     def has(self, blob: Blob) -> bool:
         """Tell whether a blob of that length is here. Its content is checked when it is used."""
@@ -48,7 +47,8 @@ class Store:
     def read(self, blob: Blob) -> bytes | None:
         """Return a small blob's content if it is here and intact, else None."""
         try:
-            data = self.path(blob.sha256).read_bytes()
+            with Folder(self._root) as folder:
+                data = folder.read(_place(blob.sha256), blob.length)
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == blob.sha256 else None
@@ -56,8 +56,8 @@ class Store:
     def is_intact(self, blob: Blob) -> bool:
         """Tell whether a blob is here and is what its name says."""
         try:
-            with self.path(blob.sha256).open("rb") as file:
-                return sha256_of(file.fileno()) == blob.sha256
+            with Folder(self._root) as folder:
+                return folder.digest(_place(blob.sha256)) == blob.sha256
         except OSError:
             return False
 
@@ -89,11 +89,5 @@ class Store:
         return status.f_bavail * status.f_frsize
 
 
-def sha256_of(descriptor: int) -> str:
-    """Return the digest of an open file from its start to its end."""
-    digest = hashlib.sha256()
-    offset = 0
-    while block := os.pread(descriptor, READ, offset):
-        digest.update(block)
-        offset += len(block)
-    return digest.hexdigest()
+def _place(sha256: str) -> str:
+    return f"{sha256[:2]}/{sha256}"

@@ -7,9 +7,11 @@ it as a power cut might have left it (tests/crash).
 import contextlib
 import fcntl
 import os
+import struct
 from pathlib import Path
 
 _CLONE = 0x40049409  # FICLONE: let two files share their blocks until one is written to
+_ENABLE_VERITY = 0x40806685  # FS_IOC_ENABLE_VERITY: version 1, SHA-256, blocks of 4096 bytes
 
 
 def create(path: Path, mode: int) -> int:
@@ -41,6 +43,11 @@ def truncate(descriptor: int, length: int) -> None:
 def clone(source: int, destination: int) -> None:
     """Let an empty file share all of another's blocks, where the file system can."""
     fcntl.ioctl(destination, _CLONE, source)
+
+
+def enable_verity(descriptor: int) -> None:
+    """Let the kernel check a file's content from now on, which then can never change."""
+    fcntl.ioctl(descriptor, _ENABLE_VERITY, struct.pack("=IIII112x", 1, 1, 4096, 0))
 
 
 def sync(descriptor: int) -> None:

@@ -1,0 +1,119 @@
+"""Opening what is installed: the file itself, never what somebody made its path lead to.
+
+Below a folder that was opened no symbolic link is followed, and nothing but a regular file is
+read: a pipe would make the reader wait for ever, a device would never end (attack row 29).
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from modelward.formats.seal import Look
+from modelward.install.hashing import sha256_of
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Folder:
+    """A folder that is held open, so that all its files are of one release.
+
+    Args:
+        path: Where it is. Links in this path are followed: it is where one was told to look.
+
+    Raises:
+        OSError: There is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def enter(self, path: str) -> None:
+        """Go into a folder below.
+
+        Raises:
+            OSError: There is none, or a part of the path is a symbolic link.
+        """
+        for part in path.split("/"):
+            inner = os.open(part, _FLAGS | os.O_DIRECTORY, dir_fd=self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = inner
+
+    def open(self, path: str) -> int:
+        """Open a regular file below and return its descriptor.
+
+        Raises:
+            OSError: There is none, it is something else, or a part of the path is a link.
+        """
+        *parents, name = path.split("/")
+        folder = self._descriptor
+        try:
+            for part in parents:
+                inner = os.open(part, _FLAGS | os.O_DIRECTORY, dir_fd=folder)
+                self._leave(folder)
+                folder = inner
+            # Not to wait for somebody who never writes: the name may be a pipe's.
+            return _regular(os.open(name, _FLAGS | os.O_NONBLOCK, dir_fd=folder))
+        finally:
+            self._leave(folder)
+
+    def read(self, path: str, cap: int) -> bytes:
+        """Return a small file's content.
+
+        Raises:
+            OSError: It cannot be opened, or is longer than `cap` bytes.
+        """
+        descriptor = self.open(path)
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(cap + 1)
+        if len(data) > cap:
+            raise OSError(errno.EFBIG, f"is longer than {cap} bytes")
+        return data
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 digest of a regular file below.
+
+        Raises:
+            OSError: It cannot be opened or read.
+        """
+        descriptor = self.open(path)
+        try:
+            return sha256_of(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _leave(self, descriptor: int) -> None:
+        if descriptor != self._descriptor:
+            os.close(descriptor)
+
+
+def open_file(folder: Path, path: str) -> BinaryIO:
+    """Open a regular file below a folder for reading; see `Folder.open`."""
+    with Folder(folder) as opened:
+        return os.fdopen(opened.open(path), "rb")
+
+
+def _regular(descriptor: int) -> int:
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is not a regular file")
+
+
+def look(descriptor: int) -> Look:
+    """Return how an open file looks."""
+    status = os.fstat(descriptor)
+    return Look(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )

@@ -1,0 +1,67 @@
+"""Alarms: kept where this user may write, until what they are about is mended."""
+
+import os
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from modelward.formats.tampering import Tampering
+from modelward.install import own
+from modelward.install.alarms import AlarmStore
+
+NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+ALARM = Tampering("meter-reader", "1.0.0", "ab" * 32, "model.onnx is missing", NOW, "0.9.0")
+
+
+@pytest.fixture
+def state(tmp_path):
+    (tmp_path / "state").mkdir()
+    return tmp_path / "state"
+
+
+def test_kept_and_cleared(state):
+    alarms = AlarmStore(state, {})
+    assert not alarms.pending()
+    assert alarms.keep(ALARM) == state / "alarms/meter-reader-abababababababab.json"
+    other = replace(ALARM, release="cd" * 32, at=NOW.replace(hour=9))
+    alarms.keep(other)
+    assert alarms.pending() == (other, ALARM)
+    alarms.clear("meter-reader", ALARM.release)
+    assert alarms.pending() == (other,)
+
+
+def test_what_was_found_first_stays(state):
+    alarms = AlarmStore(state, {})
+    alarms.keep(ALARM)
+    alarms.keep(replace(ALARM, problem="again"))
+    assert alarms.pending() == (ALARM,)
+
+
+def test_a_reader_that_may_not_write_there_keeps_its_own(state, tmp_path):
+    home = {"HOME": str(tmp_path / "home")}
+    (state / "alarms").write_bytes(b"in the way: root is not stopped by permissions")
+    kept = AlarmStore(state, home).keep(ALARM)
+    assert kept
+    assert kept.is_relative_to(tmp_path / "home/.local/state/modelward")
+    assert AlarmStore(state, home).pending() == (ALARM,)
+    assert AlarmStore(state, {}).pending() == ()
+    assert AlarmStore(state, {}).keep(ALARM) is None
+
+
+def test_what_is_no_alarm_is_ignored(state):
+    alarms = AlarmStore(state, {})
+    alarms.keep(ALARM)
+    (state / "alarms/torn.json").write_bytes(b"{")
+    os.mkfifo(state / "alarms/pipe.json")
+    assert alarms.pending() == (ALARM,)
+
+
+def test_own_folder(tmp_path):
+    one, other = (own.own_folder(tmp_path / name, {"HOME": "/h"}, own.LASTING) for name in "ab")
+    assert one != other
+    assert one.is_relative_to("/h/.local/state/modelward")
+    environment = {"HOME": "/h", "XDG_RUNTIME_DIR": "/r", "RUNTIME_DIRECTORY": "/s:/t"}
+    found = own.own_folder(tmp_path, environment, own.RUNTIME)
+    assert found.is_relative_to("/s/modelward")
+    assert own.own_folder(tmp_path, {"HOME": "relative"}, own.RUNTIME) is None
