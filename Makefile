@@ -36,7 +36,7 @@ attacks: $(INSTALLED) ## Run the attack gallery and print its table
 interop: $(INSTALLED) .venv-interop/.installed ## Check against other implementations
 	MODEL_SIGNING=.venv-interop/bin/model_signing $(BIN)/pytest tests/interop -n $(JOBS) $(ARGS)
 
-bench: $(INSTALLED) ## Measure, beside peers and limits; writes docs/benchmarks.md; ARGS=name for one
+bench: $(INSTALLED) .venv-bench/.installed ## Measure, beside peers and limits; writes docs/benchmarks.md; ARGS=name for one
 	$(BIN)/python -m tests.bench $(ARGS)
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
@@ -63,16 +63,18 @@ lock: ## Resolve requirements.lock anew; tool.uv.exclude-newer sets as of which 
 	  .venv-lock/bin/uv export --quiet --frozen --no-header --no-emit-workspace \
 	    --all-groups --all-packages --format requirements-txt; } > .venv-lock/requirements.lock
 	mv .venv-lock/requirements.lock requirements.lock
-	{ echo "# Made by 'make lock' from requirements.in, with hashes."; \
-	  .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
-	    --generate-hashes --no-emit-index-url --exclude-newer "$$(grep -oE '20[0-9-]+T' \
-	    pyproject.toml | tr -d T)" tests/interop/requirements.in; } > .venv-lock/interop.lock
-	mv .venv-lock/interop.lock tests/interop/requirements.lock
+	for peers in interop bench; do \
+	  { echo "# Made by 'make lock' from requirements.in, with hashes."; \
+	    .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header \
+	      --generate-hashes --no-emit-index-url --exclude-newer "$$(grep -oE '20[0-9-]+T' \
+	      pyproject.toml | tr -d T)" tests/$$peers/requirements.in; } > .venv-lock/peers.lock; \
+	  mv .venv-lock/peers.lock tests/$$peers/requirements.lock; \
+	done
 	@rm -rf .venv-lock
 
 clean: ## Remove what tools and builds left behind; .venv stays
 	rm -rf .hypothesis .import_linter_cache .grimp_cache .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .venv-lock .venv-interop build dist client/dist repo_tools/dist
+	rm -rf .venv-lock .venv-interop .venv-bench build dist client/dist repo_tools/dist
 	find client repo_tools examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Wheels only and hashes required, so that setting up runs no package's own build script.
@@ -91,8 +93,9 @@ $(INSTALLED): requirements.lock pyproject.toml client/pyproject.toml repo_tools/
 	  -e client -e repo_tools
 	@touch $@
 
-# The peers that `make interop` compares with, kept out of the project's own environment.
-.venv-interop/.installed: tests/interop/requirements.lock
-	$(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/pip install --quiet --require-hashes --only-binary :all: -r $<
+# The peers that `make interop` and `make bench` compare with, each kept out of the project's own
+# environment.
+.venv-%/.installed: tests/%/requirements.lock
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --require-hashes --only-binary :all: -r $<
 	@touch $@
