@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulator.model_files import onnx_file
 from tests.simulator.world import clean_environment
 
 ROOT = Path(__file__).parents[1]
 ADDRESS = ("127.0.0.1", 8080)  # as the README has it
-FILES = {"model.onnx": b"some weights", "labels.txt": b"zero\none\n"}
+FILES = {"model.onnx": onnx_file(b"some weights"), "labels.txt": b"zero\none\n"}
 DOCUMENTS = sorted(
     path
     for pattern in ("*.md", "*/*.md", "docs/**/*.md", "examples/*/*.md")

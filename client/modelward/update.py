@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from modelward import activate, fastpath, ledger, report, settings
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
-from modelward.examine import Examined, at_gate, examine, required
+from modelward.examine import Examined, at_gate, examine, look_inside, required
 from modelward.formats import channel as channels
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
@@ -214,7 +214,8 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         if changes:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
             _fetch(planned, device.store, used, watch)
-            watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
+            # The rest of gate 8, before any parser touches a file.
+            _look_inside(examined, device.store, watch)
 
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
             installed = _install(device, examined, kept, changes, now, watch)
@@ -458,6 +459,13 @@ def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> None:
 
     for step in planned.steps:
         fetch.fetch_blob(sources, step.blob, store, progress=progress)
+    watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
+
+
+def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -> None:
+    for model, item in examined.items():
+        held = look_inside(item.release, store.reader)
+        watch.passed(Gate.POLICY, f"{model} {item.release.version}: {held}")
 
 
 def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above

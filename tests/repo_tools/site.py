@@ -30,6 +30,7 @@ from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.keys import KeyFile
 from modelward_repo.storage.local import LocalStorage
 from modelward_repo.supply_chain.attest import attest
+from tests.simulator.model_files import onnx_file
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = ROOT / "metadata/minimal.toml"
@@ -120,7 +121,7 @@ def start(*args: object, env: dict[str, str], **options: Any) -> "subprocess.Pop
 
 def make_folder(place: Path, weights: bytes) -> Path:
     (place / "vocab").mkdir(parents=True)
-    (place / "model.onnx").write_bytes(weights)
+    (place / "model.onnx").write_bytes(onnx_file(weights))
     (place / "vocab/words.txt").write_text("zero one two\n")
     return place
 

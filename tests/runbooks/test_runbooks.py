@@ -11,6 +11,7 @@ from tests.runbooks.fleet import INIT, MODEL, PIN, ROOT, Fleet
 from tests.runbooks.page import PAGES, Page, is_shown
 from tests.runbooks.thefts import Loot, keyid
 from tests.runbooks.warm import warm
+from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server
 
 WORDS = {"lost", "gone", "theft", "aged", "token", "start", "root"}
@@ -151,7 +152,7 @@ def follows(page: Page, fleet: Fleet, server: Server) -> None:
 def release(fleet: Fleet, version: str) -> None:
     folder = fleet.place / "repository/next-release"
     folder.mkdir(exist_ok=True)
-    (folder / "model.onnx").write_bytes(f"weights of {version}".encode())
+    (folder / "model.onnx").write_bytes(onnx_file(f"weights of {version}".encode()))
     fleet.do("repository", f"modelward-repo release {MODEL} {version} next-release -r my-repo")
 
 

@@ -33,11 +33,12 @@ from modelward.trust import supply_chain
 from modelward_repo.roles.keys import from_sslib
 from modelward_repo.supply_chain.layout import LayoutSource, compile_layout
 from modelward_repo.supply_chain.signing import sign
+from tests.simulator.model_files import onnx_file
 
 LAYOUTS = Path(__file__).parents[2] / "layouts"
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 BUNDLE: Mapping[str, bytes] = {
-    "model.onnx": b"int8 weights",
+    "model.onnx": onnx_file(b"int8 weights"),
     "metrics.json": b'{"accuracy": 0.97}\n',
     "float/metrics.json": b'{"accuracy": 0.976}\n',
 }

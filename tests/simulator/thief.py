@@ -34,6 +34,7 @@ from modelward_repo.roles.keys import KeyFile
 from modelward_repo.roles.policy import CHANNELS, role_name
 from modelward_repo.supply_chain.signing import sign
 from tests.simulator.chain import HonestChain, Tamper
+from tests.simulator.model_files import onnx_file
 from tests.simulator.world import MODEL, World, no_passphrase, now, write_plain
 
 SNAPSHOT = "repository/snapshot"
@@ -302,7 +303,7 @@ def renamed(content: Mapping[str, bytes], version: str) -> dict[str, bytes]:
 
 def poison(content: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the same files with other weights."""
-    return {**content, "model.onnx": b"poisoned weights"}
+    return {**content, "model.onnx": onnx_file(b"poisoned weights")}
 
 
 def _timestamp_version(repository: Path) -> int:

@@ -48,6 +48,7 @@ from modelward_repo.roles.ring import KeyRing
 from modelward_repo.storage.local import LocalStorage
 from modelward_repo.supply_chain.layout import FUNCTIONARY, OWNER
 from tests.simulator.chain import BUNDLE, OWNERS, HonestChain, People
+from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def bundle_of(version: str, model: str = MODEL) -> dict[str, bytes]:
     """Return honest files of a version, but for the ticket."""
     if model == TOKENIZER:
         return {"tokenizer.json": json.dumps({"words": version}).encode()}
-    return {**BUNDLE, "model.onnx": f"weights of {version}".encode()}
+    return {**BUNDLE, "model.onnx": onnx_file(f"weights of {version}".encode())}
 
 
 class KeyFolder(People):

@@ -175,6 +175,48 @@ class MetricGate:
 
 
 @dataclass(frozen=True)
+class HealthGate:
+    """What a model must prove on the device itself (gate 12).
+
+    Attributes:
+        required: Whether it must be run there, on golden inputs; else it is run where that can be.
+        latency_ms: Most milliseconds that a run may take, or None.
+        memory: Most bytes of memory that the process which runs it may take, or None.
+        tolerance: The most that golden.json may allow outputs to be off, or None.
+    """
+
+    required: bool = False
+    latency_ms: float | None = None
+    memory: int | None = None
+    tolerance: float | None = None
+
+    FIELDS = ("required", "latency_ms", "memory", "tolerance")
+
+    @classmethod
+    def from_fields(cls, fields: strict.Fields) -> "HealthGate":
+        """Read what is demanded.
+
+        Raises:
+            FormatError: Ill-formed.
+        """
+        gate = cls(
+            required=fields.boolean("required") if fields.has("required") else False,
+            latency_ms=fields.number("latency_ms") if fields.has("latency_ms") else None,
+            memory=fields.integer("memory", least=1) if fields.has("memory") else None,
+            tolerance=fields.number("tolerance") if fields.has("tolerance") else None,
+        )
+        if gate.latency_ms is not None and gate.latency_ms <= 0:
+            raise fields.wrong("latency_ms", "must be more than 0")
+        if gate.tolerance is not None and gate.tolerance < 0:
+            raise fields.wrong("tolerance", "must not be less than 0")
+        return gate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {name: getattr(self, name) for name in self.FIELDS}
+
+
+@dataclass(frozen=True)
 class FleetPolicy:
     """Policy for the whole fleet.
 
@@ -223,6 +265,7 @@ class ModelPolicy:
         metrics: Bounds on attested metrics.
         signers: PEM public keys of which one must have made the OpenSSF model signature; empty
             where none is demanded.
+        health: What it must prove on the device itself.
     """
 
     model: str
@@ -230,6 +273,7 @@ class ModelPolicy:
     threshold: int
     metrics: tuple[MetricGate, ...] = ()
     signers: tuple[str, ...] = field(default=())
+    health: HealthGate = HealthGate()
 
     @classmethod
     def parse(cls, data: bytes) -> "ModelPolicy":
@@ -254,6 +298,9 @@ class ModelPolicy:
                 MetricGate.from_fields(gate) for gate in fields.each("metrics", most=256)
             ),
             signers=_signers(fields) if fields.has("signers") else (),
+            health=HealthGate.from_fields(fields.fields("health"))
+            if fields.has("health")
+            else HealthGate(),
         )
 
     def to_bytes(self) -> bytes:
@@ -271,6 +318,7 @@ class ModelPolicy:
                     for gate in self.metrics
                 ],
                 "signers": list(self.signers),
+                "health": self.health.to_dict() if self.health != HealthGate() else None,
                 "critical": [],
             }
         )

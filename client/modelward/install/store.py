@@ -3,11 +3,13 @@
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from modelward.formats.release import Blob
+from modelward.formats.release import Blob, ReleaseFile
 from modelward.install import fsops
 from modelward.install.opened import Folder
+from modelward.trust.model_format import Reader
 
 
 class Store:
@@ -52,6 +54,16 @@ class Store:
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == blob.sha256 else None
+
+    @contextmanager
+    def reader(self, file: ReleaseFile) -> Iterator[Reader]:
+        """Open a file of a release, to be read here and there."""
+        with self.path(file.blob.sha256).open("rb") as opened:
+            yield Reader(
+                file.path,
+                os.fstat(opened.fileno()).st_size,
+                lambda offset, length: os.pread(opened.fileno(), length, offset),
+            )
 
     def is_intact(self, blob: Blob) -> bool:
         """Tell whether a blob is here and is what its name says."""

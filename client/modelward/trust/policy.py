@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import metrics
+from modelward.formats.golden import Golden
 from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy, format_of
 from modelward.formats.release import Release
 from modelward.formats.ticket import FILE as TICKET_FILE
@@ -15,13 +16,15 @@ def small_files(release: Release, policy: ModelPolicy) -> tuple[str, ...]:
     paths = {gate.file for gate in policy.metrics}
     if policy.signers and release.signature:
         paths.add(release.signature)
+    if release.golden:
+        paths.add(release.golden)
     return tuple(sorted(path for path in paths if release.file(path)))
 
 
 def check(
     release: Release, fleet: FleetPolicy, policy: ModelPolicy, content: Mapping[str, bytes]
 ) -> None:
-    """Check formats, metric gates and the model signature.
+    """Check formats, metric gates, the model signature and whether there are golden outputs.
 
     Args:
         release: The release, its files attested.
@@ -31,12 +34,13 @@ def check(
 
     Raises:
         Refused: The release does not meet the policy.
-        FormatError: A metrics file or signature is ill-formed.
+        FormatError: A metrics file, the golden outputs or the signature is ill-formed.
     """
     check_formats(release, fleet)
     check_metrics(release, policy.metrics, content)
     if policy.signers:
         _check_signature(release, policy, content)
+    _check_golden(release, policy, content)
 
 
 def check_formats(release: Release, fleet: FleetPolicy) -> None:
@@ -109,6 +113,25 @@ def _check_signature(release: Release, policy: ModelPolicy, content: Mapping[str
             f"the OpenSSF model signature does not hold: {error}",
             "have the bundle signed again by one of the policy's signers",
         ) from error
+
+
+def _check_golden(release: Release, policy: ModelPolicy, content: Mapping[str, bytes]) -> None:
+    """Refuse now what gate 12 could not try later: no golden outputs, or none of this release."""
+    if release.golden is None:
+        if policy.health.required:
+            raise Refused(
+                Gate.POLICY,
+                "the release has no golden.json, which its policy demands",
+                "make one with `modelward-repo golden` before the bundle is packaged",
+            )
+        return
+    for case in Golden.parse(content[release.golden]).cases:
+        if release.file(case.file) is None:
+            raise Refused(
+                Gate.POLICY,
+                f"{release.golden} is about {case.file!r}, which is not in the release",
+                "make it anew with `modelward-repo golden`",
+            )
 
 
 def _metric(reason: str) -> Refused:

@@ -1,8 +1,9 @@
 """What is to be published: a model's files, and the evidence of how they were made."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,7 @@ from modelward.formats.release import Blob, ReleaseFile
 from modelward.formats.ticket import CAP as TICKET_CAP
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
+from modelward.trust.model_format import Reader
 from modelward_repo.supply_chain.hasher import Known, Progress, hash_files, no_progress
 
 LINKS = "*.link"
@@ -55,6 +57,21 @@ class Bundle:
                 "let nothing else write there, then publish again",
             )
         return data
+
+    def reader(self, file: ReleaseFile) -> AbstractContextManager[Reader]:
+        """Open a file, to be read here and there."""
+        return open_reader(self.directory / file.path, file.path)
+
+
+@contextmanager
+def open_reader(path: Path, name: str) -> Iterator[Reader]:
+    """Open a file, to be read here and there."""
+    with path.open("rb") as opened:
+        yield Reader(
+            name,
+            os.fstat(opened.fileno()).st_size,
+            lambda offset, length: os.pread(opened.fileno(), length, offset),
+        )
 
 
 def read_bundle(

@@ -15,15 +15,17 @@ from tempfile import TemporaryDirectory
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Targets
 
-from modelward.errors import UsageError
+from modelward.errors import Gate, UsageError
+from modelward.examine import at_gate
 from modelward.formats import dsse
 from modelward.formats import policy as policies
 from modelward.formats.policy import ModelPolicy
 from modelward.formats.release import Release
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
+from modelward.trust import model_format
 from modelward.trust.layout import FINAL_STEP, Layout
-from modelward_repo.publish.bundle import known_format
+from modelward_repo.publish.bundle import known_format, open_reader
 from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.keys import KeyFile, Passphrase, find_keys
@@ -114,6 +116,7 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         UsageError: It is none, has a ticket already, or a file that no device would load.
+        FormatError: A file is not what its suffix says.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a directory", "name the folder with the model's files")
@@ -124,7 +127,9 @@ def check_folder(folder: Path) -> None:
         )
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            known_format(path.relative_to(folder).as_posix())
+            name = path.relative_to(folder).as_posix()
+            with at_gate(Gate.POLICY), open_reader(path, name) as reader:
+                model_format.check(known_format(name), reader)
 
 
 def is_released(

@@ -10,7 +10,7 @@ from pathlib import Path
 from securesystemslib.signer import Signer
 
 from modelward.errors import FormatError, Gate, UsageError
-from modelward.examine import examine
+from modelward.examine import examine, look_inside
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.policy import FleetPolicy
@@ -247,7 +247,8 @@ def _judge(
             floor=floor,
             now=now,
         )
-    return staging, Published(examined.release, examined.findings)
+    held = look_inside(examined.release, request.bundle.reader)
+    return staging, Published(examined.release, (*examined.findings, (Gate.POLICY, held)))
 
 
 def next_counter(before: Iterable[Release]) -> int:

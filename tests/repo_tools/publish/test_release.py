@@ -24,6 +24,7 @@ from tests.repo_tools.site import (
     read_with_plain_tuf,
     serving,
 )
+from tests.simulator.model_files import onnx_file, safetensors_head
 
 
 @pytest.fixture
@@ -388,8 +389,9 @@ def test_publishers_of_two_models_both_land(
 
 def test_a_big_file_is_not_read_into_memory(site: Site, folder: Path) -> None:
     size = 160 << 20
-    with (folder / "model.onnx").open("wb") as file:
-        file.truncate(size)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(safetensors_head(size))
+        file.truncate(file.tell() + size)
     code = (
         "import re, sys\n"
         "from pathlib import Path\n"
@@ -436,7 +438,7 @@ def test_an_interrupted_release_is_finished(site: Site, folder: Path) -> None:
     assert site.run("release", "alpha", "1.0", folder, "--channel", "beta").code == 0
     shown = json.loads(site.run("channel", "show", "--json").out)
     assert shown["beta"]["alpha"]["version"] == "1.0"
-    (folder / "model.onnx").write_bytes(b"other")
+    (folder / "model.onnx").write_bytes(onnx_file(b"other"))
     done = site.run("release", "alpha", "1.0", folder)
     assert done.code == ExitCode.USAGE
     assert "with other content" in done.err

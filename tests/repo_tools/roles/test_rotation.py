@@ -47,6 +47,7 @@ from tests.repo_tools.ceremonies import (
     view,
 )
 from tests.repo_tools.site import PlainTuf, Site
+from tests.simulator.model_files import onnx_file
 
 NewDevice = Callable[[], Device]
 
@@ -443,5 +444,5 @@ def _public(site: Site, holder: str, name: str) -> policies.Key:
 
 
 def _other(folder: Path) -> Path:
-    (folder / "model.onnx").write_bytes(b"weights of the next version")
+    (folder / "model.onnx").write_bytes(onnx_file(b"weights of the next version"))
     return folder
