@@ -18,7 +18,7 @@ from tests.simulator.tuf_repository import TufRepository
 
 COMMANDS = {
     "init", "update", "check", "import", "run", "confirm", "rollback", "pin", "unpin", "gc",
-    "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report",
+    "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report", "serve",
     "completion",
 }  # fmt: skip
 URL = "https://models.example.com"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from modelward import activate, fastpath, ledger, report, settings
+from modelward import activate, fastpath, ledger, neighbours, report, settings
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import Examined, at_gate, examine, look_inside, required
@@ -26,6 +26,7 @@ from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob
 from modelward.install import fsops
 from modelward.install.store import Store
+from modelward.install.targets import Keeping, TargetStore
 from modelward.transfer import fetch, plan
 from modelward.transfer import sources as addresses
 from modelward.transfer.http import Http, Patience
@@ -147,7 +148,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             cache=device.cache,
             metadata_url=addresses.METADATA,
             targets_url=addresses.TARGETS,
-            fetcher=used,
+            fetcher=Keeping(used, TargetStore(device.config.state)),
             root=device.root,
             floors=floors,
         )
@@ -413,9 +414,12 @@ def _sources(device: Device, given: Sources | None) -> Iterator[Sources]:
         yield given
         return
     config = device.config
+    neighbours.gossip(device)  # before the repository shows anything: others may have seen more
     # Each server is tried once at a time: going round them again is up to `Sources`.
     with Http(replace(PATIENCE, tries=1)) as http:
-        yield addresses.of_addresses(config.repository, config.transfer.mirrors, http, PATIENCE)
+        near = neighbours.sources(device, http)
+        mirrors = config.transfer.mirrors
+        yield addresses.of_addresses(config.repository, mirrors, http, PATIENCE, near)
 
 
 def _trusted_time(

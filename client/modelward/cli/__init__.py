@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "verify": ("verify",),
     "log": ("evidence", "gossip", "verify-proof"),
     "report": ("report",),
+    "serve": ("serve",),
     "completion": ("completion",),
 }
 """Files of this folder and the commands that each adds, in the order of `--help`."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from modelward.config.address import check_repository
 from modelward.config.health import HealthSettings
+from modelward.config.neighbours import NeighbourSettings
 from modelward.config.reports import ReportSettings
 from modelward.config.run import RunSettings
 from modelward.config.transfer import TransferSettings
@@ -36,6 +37,7 @@ _SETTINGS = frozenset(
         TransferSettings.NAME,
         HealthSettings.NAME,
         ReportSettings.NAME,
+        NeighbourSettings.NAME,
     )
 )
 
@@ -54,6 +56,7 @@ class Config:
         transfer: Where bytes come from.
         run: When the daemon looks for updates.
         health: How a new model is tried before it may run.
+        neighbours: Who is near.
         reports: What it tells of itself, and whom.
         fingerprint: Digest of what all this was read from (`modelward.settings.fingerprint`).
     """
@@ -68,6 +71,7 @@ class Config:
     run: RunSettings = field(default_factory=RunSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     reports: ReportSettings = field(default_factory=ReportSettings)
+    neighbours: NeighbourSettings = field(default_factory=NeighbourSettings)
     fingerprint: str = field(default="", compare=False)
 
     def to_toml(self) -> str:
@@ -168,6 +172,7 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
         fingerprint=str(settings.get(FINGERPRINT, "")),
         reports=ReportSettings.parse(settings.get(ReportSettings.NAME, {})),
+        neighbours=NeighbourSettings.parse(settings.get(NeighbourSettings.NAME, {})),
     )
 
 

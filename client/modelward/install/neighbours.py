@@ -1,0 +1,38 @@
+"""Neighbours that were found on the local network: written by `modelward serve`, for updates.
+
+Trusted with nothing: an address here is somebody to ask.
+"""
+
+import contextlib
+from pathlib import Path
+
+from modelward.config.address import check_repository
+from modelward.config.neighbours import MAX_URLS
+from modelward.errors import FormatError, UsageError
+from modelward.formats import strict
+from modelward.install import fsops
+
+FILE = "neighbours.json"
+SCHEMA = "modelward/neighbours/1"
+CAP = 64 << 10
+
+
+def write(state: Path, urls: tuple[str, ...]) -> None:
+    """Note who is there now."""
+    fsops.write_file(state / FILE, strict.dump({"schema": SCHEMA, "urls": list(urls[:MAX_URLS])}))
+
+
+def read(state: Path) -> tuple[str, ...]:
+    """Return who was there last; nobody if that cannot be read."""
+    with contextlib.suppress(OSError, FormatError, UsageError):
+        with (state / FILE).open("rb") as file:
+            data = file.read(CAP + 1)
+        fields = strict.Fields("neighbours", strict.load("neighbours", data, CAP))
+        fields.schema(SCHEMA)
+        return tuple(map(check_repository, fields.texts("urls", MAX_URLS)))
+    return ()
+
+
+def clear(state: Path) -> None:
+    """Forget them all."""
+    fsops.remove(state / FILE)

@@ -1,0 +1,125 @@
+"""What a device has to give, by the paths that a repository has: blobs, metadata, log, targets.
+
+Nothing else of the state directory exists as far as neighbours are concerned: no keys, no
+configuration, no reports.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from modelward.device import Device
+from modelward.install.targets import TargetStore, digest_in
+
+METADATA_CAP = 8 << 20  # bytes of a metadata file
+IMMUTABLE = "public, max-age=31536000, immutable"
+CHANGING = "no-cache"
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
+_ROOT = re.compile(r"metadata/([1-9][0-9]{0,15})\.root\.json")
+_ROLE = re.compile(r"metadata/([1-9][0-9]{0,15})\.([A-Za-z0-9_%+-][A-Za-z0-9._%+-]*)\.json")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Something that can be served.
+
+    Attributes:
+        content: An open file, which whoever takes the offer closes, or bytes.
+        length: Bytes.
+        etag: What tells it from another version of it, without quotes.
+        caching: The value of Cache-Control.
+    """
+
+    content: BinaryIO | bytes
+    length: int
+    etag: str
+    caching: str = IMMUTABLE
+
+
+class Shelf:
+    """Looks up what a device has.
+
+    Args:
+        device: The device.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._targets = TargetStore(device.config.state)
+        self._versions: dict[Path, tuple[tuple[int, int], int]] = {}
+
+    def find(self, path: str) -> Offer | None:
+        """Return what is at a path, or None.
+
+        Args:
+            path: As a repository has it, without a first slash.
+        """
+        if match := _BLOB.fullmatch(path):
+            return _file(self._device.store.path(match[2]), match[2])
+        if path == "metadata/timestamp.json":
+            return _small(self._device.cache / "timestamp.json")
+        if path == "log/checkpoint":
+            return _bytes(self.checkpoint())
+        if match := _ROOT.fullmatch(path):
+            return self._metadata(self._device.cache / "root_history" / f"{match[1]}.root.json")
+        if match := _ROLE.fullmatch(path):
+            file = self._device.cache / f"{match[2]}.json"
+            return self._metadata(file) if self._version(file) == int(match[1]) else None
+        sha256 = digest_in(path)
+        return _file(self._targets.path(sha256), sha256) if sha256 else None
+
+    def checkpoint(self) -> bytes | None:
+        """Return the newest checkpoint of the log that this device believes, or None."""
+        state = self._device.log.load()
+        return state.signed.to_bytes() if state else None
+
+    def _metadata(self, path: Path) -> Offer | None:
+        offer = _small(path)
+        return Offer(offer.content, offer.length, offer.etag) if offer else None
+
+    def _version(self, path: Path) -> int | None:
+        """Return which version of a role's metadata is cached; parsed once for each."""
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            known = self._versions.get(path)
+            if known is None or known[0] != stamp:
+                version = json.loads(path.read_bytes())["signed"]["version"]
+                known = self._versions[path] = (stamp, int(version))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return known[1]
+
+
+def _small(path: Path) -> Offer | None:
+    """Return a file that may be replaced at any time: content and tag from one read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(METADATA_CAP)
+    except OSError:
+        return None
+    return _bytes(data)
+
+
+def _bytes(data: bytes | None) -> Offer | None:
+    if data is None:
+        return None
+    return Offer(data, len(data), hashlib.sha256(data).hexdigest(), CHANGING)
+
+
+def _file(path: Path, sha256: str) -> Offer | None:
+    """Return a file that never changes; a symbolic link is not followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        file = os.fdopen(descriptor, "rb")
+    except OSError:  # a directory
+        os.close(descriptor)
+        return None
+    return Offer(file, os.fstat(file.fileno()).st_size, sha256)

@@ -1,0 +1,249 @@
+"""A device serves what it has, to neighbours who may be anybody, and nothing else."""
+
+import contextlib
+import hashlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelward.config import load
+from modelward.device import Device
+from modelward.errors import UsageError
+from modelward.serve import run
+from modelward.serve.guard import MOST_EACH, Guard
+from modelward.serve.server import Server
+from modelward.serve.shelf import Shelf
+from tests.simulator.ledger import LoggedWorld, Witnesses
+from tests.simulator.world import World
+
+
+@pytest.fixture(scope="module")
+def witnesses() -> Iterator[Witnesses]:
+    with Witnesses() as witnesses:
+        yield witnesses
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> LoggedWorld:
+    """A device that serves, and has updated since it began to."""
+    place = tmp_path_factory.mktemp("logged")
+    world = LoggedWorld(place, place, witnesses=witnesses).populate()
+    (world.device / "targets").mkdir()
+    world.publish("1.1.0")
+    with world.serve() as server:
+        assert world.client_here("update", server).code == 0
+    return world
+
+
+@pytest.fixture(scope="module")
+def url(world: World) -> Iterator[str]:
+    with run.serving(Device(load(world.device, {})), "127.0.0.1", 0) as url:
+        yield url
+
+
+def ask(
+    url: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str
+) -> tuple[int, bytes, http.client.HTTPMessage]:
+    host, port = url.removeprefix("http://").split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    try:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()
+
+
+def served_by_the_repository(world: World) -> dict[str, bytes]:
+    """Return what a device at the repository's server would be handed."""
+    root = world.repository
+    current = json.loads((root / "metadata/timestamp.json").read_bytes())["signed"]
+    snapshot = current["meta"]["snapshot.json"]["version"]
+    listed = json.loads((root / f"metadata/{snapshot}.snapshot.json").read_bytes())["signed"][
+        "meta"
+    ]
+    names = [f"{listed[name]['version']}.{name}" for name in listed if "tokenizer" not in name]
+    paths = ["timestamp.json", f"{snapshot}.snapshot.json", "1.root.json", *names]
+    return {f"/metadata/{path}": (root / "metadata" / path).read_bytes() for path in paths}
+
+
+def test_metadata_is_as_the_repository_serves_it(world, url):
+    for path, data in served_by_the_repository(world).items():
+        status, body, headers = ask(url, path)
+        assert (status, body) == (200, data), path
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_blobs_are_served_whole_and_in_ranges(world, url):
+    data = world.offered["model.onnx"]
+    digest = hashlib.sha256(data).hexdigest()
+    path = f"/blobs/sha256/{digest[:2]}/{digest}"
+    status, body, headers = ask(url, path)
+    assert (status, body, headers["ETag"]) == (200, data, f'"{digest}"')
+    status, body, headers = ask(url, path, Range="bytes=3-7")
+    assert (status, body) == (206, data[3:8])
+    assert headers["Content-Range"] == f"bytes 3-7/{len(data)}"
+    assert ask(url, path, Range="bytes=5-")[1] == data[5:]
+    assert ask(url, path, Range="bytes=5-999999")[1] == data[5:]
+    assert ask(url, path, Range=f"bytes={len(data)}-")[0] == 416
+    assert ask(url, path, "HEAD")[:2] == (200, b"")
+    assert ask(url, path, **{"If-None-Match": f'"{digest}"'})[0] == 304
+
+
+def test_targets_that_passed_through_are_served(world, url):
+    found = list((world.repository / "targets").rglob("*.release.json"))
+    (release,) = (path for path in found if "1.1.0" in path.parts)
+    path = f"/{release.relative_to(world.repository)}"
+    assert ask(url, path)[:2] == (200, release.read_bytes())
+
+
+def test_the_checkpoint_is_the_one_it_believes(world, url):
+    checkpoint = ask(url, "/log/checkpoint")[1]
+    assert checkpoint.decode() == world.client_here("status").json["log"]["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/device.key", "/modelward.toml", "/root.json", "/current",
+        "/reports/000000000001.json", "/targets/x/device.key", "/tuf/timestamp.json",
+        "/metadata/../device.key", "/metadata/99.snapshot.json", "/metadata/1.timestamp.json",
+        "/metadata/%2e%2e/device.key", "/metadata/0.root.json", "http://x/metadata/timestamp.json",
+        "/blobs/sha256/ab/../../device.key", "/blobs/sha256/ab/ab",
+        "/blobs/sha256/" + "00/" + "0" * 64, "/targets/" + "0" * 64 + ".x",
+    ],
+)  # fmt: skip
+def test_nothing_else_exists(url, path):
+    status, body, _ = ask(url, path)
+    assert status == 404
+    assert b"PRIVATE" not in body
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST", "PATCH", "OPTIONS"])
+def test_nothing_can_be_changed(world, url, method):
+    before = {path: path.read_bytes() for path in world.device.rglob("*") if path.is_file()}
+    assert ask(url, "/metadata/timestamp.json", method, b"x")[0] in (404, 501)
+    assert before == {path: path.read_bytes() for path in world.device.rglob("*") if path.is_file()}
+
+
+def test_a_link_in_the_store_is_not_followed(world, url):
+    digest = hashlib.sha256(b"elsewhere").hexdigest()
+    link = world.device / "store" / digest[:2] / digest
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(world.device / "device.key")
+    try:
+        assert ask(url, f"/blobs/sha256/{digest[:2]}/{digest}")[0] == 404
+    finally:
+        link.unlink()
+
+
+# --- gossip ---------------------------------------------------------------------------------------
+
+
+def test_gossip_answers_with_ones_own(world, url):
+    own = ask(url, "/log/checkpoint")[1]
+    for told in (b"", own, b"nonsense", b"\xff" * 1000):
+        assert ask(url, "/gossip", "POST", told)[:2] == (200, own)
+    assert world.client_here("status").json["log"]["heard"] is None
+
+
+def test_gossip_is_capped(url):
+    assert ask(url, "/gossip", "POST", None, **{"Content-Length": f"{1 << 20}"})[0] == 413
+    assert ask(url, "/gossip", "POST", None, **{"Content-Length": "x"})[0] == 404
+
+
+# --- those who want to keep it busy ---------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def guarded(world: World) -> Iterator[tuple[Server, Clock]]:
+    clock = Clock()
+    shelf = Shelf(Device(load(world.device, {})))
+    server = Server("127.0.0.1", 0, shelf, lambda _: None, Guard(clock))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server, clock
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=20)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_whoever_drips_a_request_is_cut(guarded):
+    server, clock = guarded
+    with connect(server) as slow:
+        slow.sendall(b"GET /metadata/timestamp.json HTTP/1.1\r\nX: ")
+        slow.settimeout(0.2)
+        while True:  # pytest's own time-out ends this if nobody is ever cut
+            clock.now += 1000.0
+            with contextlib.suppress(TimeoutError):
+                assert is_closed(slow)
+                break
+    assert ask(server.url, "/metadata/timestamp.json")[0] == 200
+
+
+def test_nobody_holds_all_connections(guarded):
+    server, _ = guarded
+    held = [connect(server) for _ in range(MOST_EACH)]
+    for each in held:
+        each.sendall(b"GET /log/checkpoint HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert each.recv(100).startswith(b"HTTP/1.1 200")
+    with connect(server) as one_more:
+        assert is_closed(one_more)
+    for each in held:
+        each.close()
+    while server.guard._addresses:
+        pass
+    assert ask(server.url, "/log/checkpoint")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\r\n", b"x" * 100_000, b"GET / HTTP/9.9\r\n\r\n", b"\0" * 50, b"GET  \r\n\r\n"]
+)
+def test_what_is_no_request(guarded, request_):
+    server, _ = guarded
+    with connect(server) as odd:
+        odd.sendall(request_)
+        odd.shutdown(socket.SHUT_WR)
+        while odd.recv(65536):
+            pass
+    assert ask(server.url, "/log/checkpoint")[0] == 200
+
+
+def test_a_port_that_is_taken(guarded, world):
+    server, _ = guarded
+    port = int(server.server_address[1])
+    with pytest.raises(UsageError, match="cannot listen on"):
+        Server("127.0.0.1", port, Shelf(Device(load(world.device, {}))), lambda _: None)
+
+
+def test_a_device_without_anything(tmp_path: Path):
+    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    shelf = Shelf(Device(load(tmp_path, {})))
+    for path in ("metadata/timestamp.json", "log/checkpoint", "metadata/1.root.json"):
+        assert shelf.find(path) is None

@@ -1,0 +1,214 @@
+"""Devices near each other: they compare what they saw of the log, and spare each other the uplink.
+
+Two real devices; one serves, the other updates. What a swarm of them does is in tests/swarm.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from modelward import neighbours
+from modelward.config import from_settings, load
+from modelward.config.neighbours import MAX_URLS, PORT, NeighbourSettings
+from modelward.device import Device
+from modelward.errors import ExitCode, UsageError
+from modelward.install import neighbours as found
+from modelward.serve import run
+from tests.simulator.ledger import LoggedWorld, LogThief, Witnesses
+from tests.simulator.log import Log, leaf
+from tests.simulator.server import Server, instead
+from tests.simulator.world import MODEL, World
+
+NOWHERE = "http://127.0.0.1:9"  # refused at once
+
+
+@pytest.fixture(scope="module")
+def witnesses() -> Iterator[Witnesses]:
+    with Witnesses() as witnesses:
+        yield witnesses
+
+
+@pytest.fixture(scope="module")
+def quiet_world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> LoggedWorld:
+    place = tmp_path_factory.mktemp("logged")
+    return LoggedWorld(place, place, witnesses=witnesses).populate()
+
+
+@pytest.fixture
+def world(quiet_world: LoggedWorld, tmp_path: Path) -> LoggedWorld:
+    """The repository, and the device that updates."""
+    return quiet_world.copy(tmp_path / "world")
+
+
+@pytest.fixture
+def twin(quiet_world: LoggedWorld, tmp_path: Path) -> LoggedWorld:
+    """The other device, which serves; its copy of the repository is the one of before."""
+    return quiet_world.copy(tmp_path / "twin")
+
+
+@pytest.fixture
+def server(world: LoggedWorld) -> Iterator[Server]:
+    with world.serve() as server:
+        yield server
+
+
+@contextmanager
+def near(world: World, twin: World) -> Iterator[str]:
+    """Let one device serve, and the other know where."""
+    with run.serving(Device(load(twin.device, {})), "127.0.0.1", 0) as url:
+        know(world, url)
+        yield url
+
+
+def know(world: World, url: str) -> None:
+    with (world.device / "modelward.toml").open("a") as file:
+        file.write(f'\n[neighbours]\nurls = ["{url}"]\n')
+
+
+# --- gossip ---------------------------------------------------------------------------------------
+
+
+def test_a_neighbour_exposes_a_freeze_in_the_same_update(world, twin, server):
+    world.log_anew(2)
+    assert twin.client_here("update", server).code == ExitCode.DONE
+    with near(world, twin), twin.serve() as frozen:
+        assert world.client_here("update", frozen).code == ExitCode.DONE
+    told = world.client_here("status")
+    assert told.code == ExitCode.REFUSED
+    assert "others have seen 9 leaves" in told.json["log"]["freeze"]
+
+
+def test_whoever_asks_tells_as_well(world, twin, server):
+    """The one that serves learns that there is more, and does not rest on its fast path."""
+    with twin.serve() as frozen:
+        assert twin.client_here("update", frozen).code == ExitCode.DONE
+        world.log_anew(2)
+        world.client_here("update", server)
+        with near(world, twin):
+            world.log_anew()
+            assert world.client_here("update", server).code == ExitCode.DONE
+        assert twin.client_here("status").json["log"]["heard"] == 9  # what it had seen by then
+        frozen.requests.clear()
+        assert twin.client_here("update", frozen).code == ExitCode.DONE
+        assert len(frozen.requests) > 1
+    assert "others have seen 9 leaves" in twin.client_here("status").json["log"]["freeze"]
+
+
+def test_both_keep_evidence_of_a_split_view(world, twin, server):
+    """Each was shown another tree of 8 leaves by the same log: both find out, and refuse."""
+    entries = twin.log().entries
+    fork = Log(entries)
+    fork.append(leaf(999))
+    thief = LogThief(twin, ("repository/timestamp",))
+    thief.prove(_ending(fork, thief))
+    with twin.serve() as forked:
+        assert twin.client_here("update", forked).code == ExitCode.DONE
+    world.log_anew()
+    assert world.client_here("update", server).code == ExitCode.DONE
+    with near(world, twin):
+        world.offer("1.0.0")
+        done = world.client_here("update", server)
+    assert (done.code, done.json["gate"]) == (ExitCode.REFUSED, "log")
+    for device in (world, twin):
+        told = device.client_here("status")
+        assert told.code == ExitCode.REFUSED
+        assert [kept["verdict"] for kept in told.json["log"]["evidence"]] == ["split view"]
+
+
+def _ending(log: Log, thief: LogThief) -> Log:
+    """Return a log whose last leaf is of what the thief serves."""
+    return Log([*log.entries[:-1], thief.leaf().to_bytes()])
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense", b"x" * 300_000])
+def test_a_neighbour_that_talks_nonsense(world, server, answer):
+    with Server(world.repository) as odd:
+        odd.lie("/", instead(answer))
+        know(world, odd.url)
+        world.publish("1.1.0")
+        done = world.client_here("update", server)
+    assert (done.code, done.json["running"]) == (ExitCode.DONE, {MODEL: "1.1.0"})
+
+
+# --- bytes ----------------------------------------------------------------------------------------
+
+
+def test_blobs_come_from_the_neighbour_that_has_them(world, twin, server):
+    world.publish("1.1.0")
+    assert twin.client_here("update", server).code == ExitCode.DONE
+    with near(world, twin):
+        server.requests.clear()
+        done = world.client_here("update", server)
+    assert done.json["running"] == {MODEL: "1.1.0"}
+    assert not server.asked("/blobs/")
+    assert server.asked("/metadata/timestamp.json")
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+def test_a_neighbour_that_is_not_there(world, server):
+    know(world, NOWHERE)
+    world.publish("1.1.0")
+    assert world.client_here("update", server).json["running"] == {MODEL: "1.1.0"}
+
+
+def test_everything_comes_from_a_neighbour_where_the_repository_is_not_to_be_had(
+    world, twin, server
+):
+    """It passes the same gates as from the repository: nobody trusts the neighbour."""
+    (twin.device / "targets").mkdir()
+    world.publish("1.1.0")
+    assert twin.client_here("update", server).code == ExitCode.DONE
+    with near(world, twin):
+        done = world.client_here("update", None, "--repository", NOWHERE)
+    assert (done.code, done.json["running"]) == (ExitCode.DONE, {MODEL: "1.1.0"}), done
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+# --- settings and what was found ------------------------------------------------------------------
+
+
+def settings(**table: object) -> NeighbourSettings:
+    return NeighbourSettings.parse(table)
+
+
+def test_settings():
+    assert settings() == NeighbourSettings((), discover=False, host="0.0.0.0", port=PORT)
+    assert settings(urls=["http://10.0.0.7:8648/"]).urls == ("http://10.0.0.7:8648",)
+    for wrong in (
+        {"urls": ["ftp://x"]},
+        {"urls": "x"},
+        {"urls": ["http://10.0.0.1"] * (MAX_URLS + 1)},
+        {"port": 65_536},
+        {"discover": 1},
+        {"secret": "x"},
+    ):
+        with pytest.raises(UsageError):
+            settings(**wrong)
+
+
+def test_neighbours_that_were_found(tmp_path):
+    table = {"urls": ["http://10.0.0.1:1"], "discover": True}
+    device = Device(
+        from_settings(
+            tmp_path, {"repository": "http://x.example", "device_id": "x", "neighbours": table}
+        )
+    )
+    assert neighbours.urls(device) == ("http://10.0.0.1:1",)
+    found.write(tmp_path, ("http://10.0.0.2:2", "http://10.0.0.1:1"))
+    assert neighbours.urls(device) == ("http://10.0.0.1:1", "http://10.0.0.2:2")
+    for damaged in (b"", b"[]", b'{"schema":"modelward/neighbours/1","urls":["file:///x"]}'):
+        (tmp_path / found.FILE).write_bytes(damaged)
+        assert neighbours.urls(device) == ("http://10.0.0.1:1",)
+    found.clear(tmp_path)
+    assert not (tmp_path / found.FILE).exists()
+
+
+def test_mdns_that_is_not_installed(world, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "zeroconf", None)
+    with (world.device / "modelward.toml").open("a") as file:
+        file.write("\n[neighbours]\ndiscover = true\n")
+    done = world.client_here("serve", None, "--host", "127.0.0.1", "--port", "0")
+    assert done.code == ExitCode.USAGE
+    assert "install modelward[mdns]" in done.json["advice"]
