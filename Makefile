@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench demo drill test attacks interop fuzz lint typecheck format lock clean
+.PHONY: help setup bench demo drill test attacks interop soak fuzz lint typecheck format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ interop: $(INSTALLED) .venv-interop/.installed ## Check against other implementa
 
 bench: $(INSTALLED) .venv-bench/.installed ## Measure, beside peers and limits; writes docs/benchmarks.md; ARGS=name for one
 	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(INSTALLED) ## Kill the daemon at random 1,000 times; ARGS="--cycles 50" for less
+	$(BIN)/python -m tests.soak $(ARGS)
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)

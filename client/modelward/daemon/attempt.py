@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelward import config as configuration
 from modelward.config import Config
-from modelward.errors import Gate, ModelwardError, Unavailable
+from modelward.errors import ExitCode, Gate, ModelwardError, Unavailable
 from modelward.formats import strict
 
 if TYPE_CHECKING:
@@ -203,7 +203,10 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)
-    job = Job.parse(sys.stdin.readline())
+    line = sys.stdin.readline()
+    if not line:
+        return int(ExitCode.ERROR)  # the daemon was gone before it could say what to do
+    job = Job.parse(line)
 
     def told_to_stop() -> bool:
         return told or bool(select.select([sys.stdin], [], [], 0)[0])

@@ -1,0 +1,30 @@
+"""`make soak`: kill the daemon 1,000 times and print a table; fails if anything went wrong."""
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.soak.soak import Soak
+
+SHOWN = 20
+
+
+def main() -> int:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cycles", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
+    options = parser.parse_args()
+    print(f"{options.cycles} cycles, seed {options.seed}")
+    with TemporaryDirectory(prefix="modelward-soak-") as place:
+        result = Soak(Path(place), options.seed).run(options.cycles)
+    print(result.table())
+    for failure in result.failures[:SHOWN]:
+        print(f"  {failure}")
+    return 1 if result.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
