@@ -19,7 +19,7 @@ from tests.simulator.tuf_repository import TufRepository
 COMMANDS = {
     "init", "update", "check", "import", "run", "confirm", "rollback", "pin", "unpin", "gc",
     "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report", "serve",
-    "completion",
+    "systemd", "completion",
 }  # fmt: skip
 URL = "https://models.example.com"
 NOWHERE = "http://127.0.0.1:9"  # refused at once

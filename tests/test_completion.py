@@ -11,7 +11,7 @@ from modelward.completion import script
 COMMANDS = {
     "init", "update", "check", "import", "run", "confirm", "rollback", "pin", "unpin", "gc",
     "status", "explain", "verify", "evidence", "gossip", "verify-proof", "report", "serve",
-    "completion",
+    "systemd", "completion",
 }  # fmt: skip
 
 

@@ -155,6 +155,15 @@ class Scene:
         assert slots.is_dir()
         self._conclude("fell back", f"{Gate.INSTALL.number} {Gate.INSTALL.label}")
 
+    def conclude(self, outcome: str, gate: str) -> None:
+        """End a case that has asserted itself what must hold until here.
+
+        Args:
+            outcome: How it ended, for the table.
+            gate: Where.
+        """
+        self._conclude(outcome, gate)
+
     def _update_under_attack(self, code: ExitCode, blobs: Sequence[str] = ()) -> Done:
         before = self.world.read_model()
         generation = (self.world.device / "current").readlink()

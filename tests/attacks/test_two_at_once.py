@@ -27,8 +27,7 @@ class Held:
         scene.world.publish("1.1.0")
         scene.server.lie(WEIGHTS, self._hold)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelward", "update", "--state", str(scene.world.device)]
-            + ["--repository", scene.server.url],
+            command(scene, "update"),
             env=clean_environment(),
             stdout=subprocess.DEVNULL,
         )
@@ -44,6 +43,12 @@ class Held:
         self._arrived.set()
         self._go_on.wait(PATIENCE)
         return Response(honest)
+
+
+def command(scene: Scene, *words: str) -> list[str]:
+    """Return a command line of the device."""
+    device = ("--state", str(scene.world.device), "--repository", scene.server.url)
+    return [sys.executable, "-m", "modelward", *words, *device]
 
 
 def update(scene: Scene) -> Done:
@@ -73,9 +78,8 @@ def test_two_updaters(scene: Scene, second: Callable[[Scene], Done]) -> None:
 def test_updater_killed_while_another_waits(scene: Scene) -> None:
     """A daemon waits for an updater by hand, which is killed."""
     first = Held(scene)
-    command = [sys.executable, "-m", "modelward", "run", "--once", "--json"]
     with subprocess.Popen(
-        [*command, "--state", str(scene.world.device), "--repository", scene.server.url],
+        command(scene, "run", "--once", "--json"),
         env=clean_environment(),
         stdout=subprocess.PIPE,
         text=True,

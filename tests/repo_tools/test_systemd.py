@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import ExitCode, UsageError
+from modelward.systemd import command
 from modelward_repo import systemd
 from tests.repo_tools.site import Site
 
@@ -95,6 +96,6 @@ def test_how_the_program_is_started(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     script.write_text("#!/bin/sh\n")
     script.chmod(0o755)
     monkeypatch.setattr("sys.argv", [str(script)])
-    assert systemd.program() == [str(script)]
+    assert command("modelward-repo") == [str(script)]
     monkeypatch.setattr("sys.argv", ["__main__.py"])
-    assert systemd.program()[1:] == ["-m", "modelward_repo"]
+    assert command("modelward-repo")[1:] == ["-m", "modelward_repo"]

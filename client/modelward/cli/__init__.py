@@ -23,7 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "init": ("init",),
     "update": ("update", "check"),
     "import_": ("import",),
-    "run": ("run",),
+    "run": ("run", "systemd"),
     "confirm": ("confirm",),
     "rollback": ("rollback",),
     "pin": ("pin", "unpin"),

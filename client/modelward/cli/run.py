@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelward.cli.options import command, overrides_of, state_of
+from modelward.cli.terminal import say
 from modelward.errors import ExitCode
 
 _HELP = """\
@@ -22,6 +23,15 @@ example:
   modelward run --state /var/lib/modelward --json
 """
 
+_SYSTEMD_HELP = """\
+Print a unit for systemd that runs the daemon for this device, as the user who owns its state
+directory, confined to what it needs.
+
+example:
+  modelward systemd --state /var/lib/modelward > /etc/systemd/system/modelward.service
+  systemctl daemon-reload && systemctl enable --now modelward
+"""
+
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -34,6 +44,16 @@ def add(commands: Any) -> None:
     added.add_argument("--repository", metavar="URL", help="another address")
     added.add_argument("--channel", help="another channel")
     added.add_argument("--device-id", metavar="ID", help="another id")
+
+    command(commands, "systemd", _systemd, "print a unit that runs the daemon", _SYSTEMD_HELP)
+
+
+def _systemd(options: argparse.Namespace) -> ExitCode:
+    from modelward import systemd  # noqa: PLC0415
+
+    text = systemd.unit(state_of(options))
+    say(options, {"outcome": "printed", "name": systemd.SERVICE, "unit": text}, text.rstrip("\n"))
+    return ExitCode.DONE
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
