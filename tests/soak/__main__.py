@@ -17,10 +17,15 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32))
     options = parser.parse_args()
+
+    def progress(done: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r  {done} of {options.cycles}", end="", file=sys.stderr, flush=True)
+
     print(f"{options.cycles} cycles, seed {options.seed}")
     with TemporaryDirectory(prefix="modelward-soak-") as place:
-        result = Soak(Path(place), options.seed).run(options.cycles)
-    print(result.table())
+        result = Soak(Path(place), options.seed).run(options.cycles, progress)
+    print("\n" * sys.stderr.isatty() + result.table())
     for failure in result.failures[:SHOWN]:
         print(f"  {failure}")
     return 1 if result.failures else 0

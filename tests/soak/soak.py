@@ -106,16 +106,22 @@ class Soak:
         text = file.read_text("utf-8").replace("models = []", f'models = ["{TOKENIZER}"]')
         file.write_text(text + SETTINGS, "utf-8")
 
-    def run(self, cycles: int) -> Result:
-        """Kill so often; return what happened."""
+    def run(self, cycles: int, progress: Callable[[int], None] = lambda _done: None) -> Result:
+        """Kill so often; return what happened.
+
+        Args:
+            cycles: How often.
+            progress: Told how often it was, so far.
+        """
         self._publish()
         with serving(self._world.repository) as url:
             self._url = url
             installed = self._world.client("update", None, "--repository", url)
             self._expect(installed.code == 0, f"the first update failed: {installed.err}")
             with self._running(self._publish_on), self._reading():
-                for _ in range(cycles):
+                for done in range(cycles):
                     self._cycle()
+                    progress(done + 1)
             self._settle()
         return self.result
 

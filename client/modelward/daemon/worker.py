@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
 from modelward.daemon.attempt import Event, Job
-from modelward.errors import ExitCode
+from modelward.errors import ExitCode, Unavailable
 
 MAX_LINE = 4 << 20  # bytes: a longer line than any event is not believed
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # not the child's to use
@@ -25,11 +25,13 @@ class Worker:
         process: It.
         result: How the check ended, once it has said so.
         silent: Whether it has closed its output: nothing more will come from there.
+        told: Whether it was asked to end.
     """
 
     process: subprocess.Popen[bytes]
     result: dict[str, Any] | None = None
     silent: bool = False
+    told: bool = False
     _rest: bytes = field(default=b"", repr=False)
 
     @classmethod
@@ -87,6 +89,8 @@ class Worker:
         code = self.process.returncode
         if self.result is not None and self.result.get("exit_code") == code:
             return self.result
+        if self.told and code == -signal.SIGTERM:  # before it could say so itself
+            return Unavailable("it was told to stop before it had begun").to_dict()
         how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
         return {
             "outcome": "error",
@@ -97,6 +101,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ask it to end at the next safe point."""
+        self.told = True
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
 
