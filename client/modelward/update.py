@@ -23,7 +23,8 @@ from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Pin
 from modelward.formats.policy import FleetPolicy
-from modelward.formats.release import Blob
+from modelward.formats.release import Blob, Release
+from modelward.formats.seal import Look
 from modelward.install import fsops
 from modelward.install.store import Store
 from modelward.install.targets import Keeping, TargetStore
@@ -196,8 +197,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
         # 9. Plan: what is missing, and does it fit?
         chosen = [item.release for item in examined.values()]
-        here = Here(device.store.lengths())
-        planned = plan.make(chosen, here, Limits(device.store.free()))
+        planned = _plan(chosen, device.store)
         if examined:
             watch.passed(Gate.PLAN, planned.describe())
         after = {model: item.release.version for model, item in examined.items()}
@@ -214,12 +214,12 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
         if changes:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
-            _fetch(planned, device.store, used, watch)
+            proven = _fetch(planned, device.store, used, watch)
             # The rest of gate 8, before any parser touches a file.
             _look_inside(examined, device.store, watch)
 
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
-            installed = _install(device, examined, kept, changes, now, watch)
+            installed = _install(device, examined, kept, changes, now, watch, proven)
 
         # 13. Commit: raise the floors, then drop what is no longer needed.
         raised = replace(repository.new_floors(), time=passed)
@@ -453,8 +453,16 @@ def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
         return channel
 
 
-def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> None:
+def _plan(chosen: Sequence[Release], store: Store) -> Plan:
+    # What an earlier try began to fetch needs no more room; what nobody wants any more goes.
+    begun = store.keep_partials([file.blob.sha256 for release in chosen for file in release.files])
+    return plan.make(chosen, Here(store.lengths()), Limits(store.free() + begun))
+
+
+def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> dict[str, Look]:
+    """Fetch all files, and return how each of them looked when it had been verified."""
     received = 0
+    proven = {}
 
     def progress(count: int) -> None:
         nonlocal received
@@ -463,7 +471,9 @@ def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> None:
 
     for step in planned.steps:
         fetch.fetch_blob(sources, step.blob, store, progress=progress)
+        proven[step.blob.sha256] = store.look(step.blob.sha256)
     watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
+    return proven
 
 
 def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -> None:
@@ -514,12 +524,13 @@ def _install(  # noqa: PLR0913, PLR0917 - one call site, above
     changes: Sequence[Change],
     now: datetime,
     watch: Watch,
+    proven: Mapping[str, Look],
 ) -> Installed:
     staged = {
         model: device.slots.stage(item.release, item.document, item.evidence)
         for model, item in examined.items()
     }
-    _check_staged(device, {**staged, **kept})
+    _check_staged(device, {**staged, **kept}, proven)
     watch.passed(
         Gate.INSTALL, "; ".join(f"{change.model} {change.after} is staged" for change in changes)
     )
@@ -536,10 +547,13 @@ def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Wa
         watch.passed(Gate.COMMIT, _commit_detail(changes))
 
 
-def _check_staged(device: Device, slots: Mapping[str, Slot]) -> None:
-    """Hash what is about to run: blobs that were here already may have rotted or been changed."""
+def _check_staged(device: Device, slots: Mapping[str, Slot], proven: Mapping[str, Look]) -> None:
+    """Hash what is about to run: blobs that were here already may have rotted or been changed.
+
+    Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
+    """
     for model, slot in slots.items():
-        for path, problem in device.slots.problems(model, slot):
+        for path, problem in device.slots.problems(model, slot, proven):
             device.slots.discard(model, slot)
             raise Refused(
                 Gate.INSTALL,

@@ -302,3 +302,17 @@ def test_discard_when_the_blob_itself_is_gone(site):
 
 def test_slot_is_named_by_what_it_holds():
     assert Slot("1", 1, "ab" * 32).name == "ab" * 8
+
+
+def test_file_that_was_just_verified_is_not_hashed_again_unless_somebody_wrote_to_it(site):
+    item = chain("1.0.0", 1)
+    slot = site.stage(item)
+    proven = {file.blob.sha256: site.store.look(file.blob.sha256) for file in item.release.files}
+    path = site.store.path(item.release.files[0].blob.sha256)
+    status = path.stat()
+    path.chmod(0o600)
+    path.write_bytes(bytes(status.st_size))
+    assert [name for name, _ in site.slots.problems(MODEL, slot, proven)]
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nobody had
+    assert not list(site.slots.problems(MODEL, slot, proven))
+    assert list(site.slots.problems(MODEL, slot))

@@ -1,19 +1,30 @@
-"""Gate 10: a blob is what its name says, to the byte, or it is refused."""
+"""Gate 10: whatever servers do, the right blob or a clear error, soon; and nothing is lost."""
 
-import hashlib
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from modelward.errors import Gate, Refused, Unavailable
-from modelward.formats.release import Blob
 from modelward.install.store import Store
-from modelward.transfer.fetch import fetch_blob, fetch_small
+from modelward.transfer.fetch import SMALL, fetch_blob, fetch_small
+from modelward.transfer.pieces import PIECE
 from modelward.transfer.sources import Kind, Sources, blob_path
+from tests.transfer import serving as faults
 from tests.transfer.fakes import FakeSource
+from tests.transfer.serving import BlobServer, blob_of, index_of, serving, some_data
 
-CONTENT = b"weights" * 100
-BLOB = Blob(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-PATH = blob_path(BLOB.sha256)
+LENGTH = 3 * PIECE + 12_345
+DATA = some_data(LENGTH)
+BLOB = blob_of(DATA)
 
 
 @pytest.fixture
@@ -21,35 +32,339 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def serving(*contents: bytes) -> Sources:
-    return Sources(
-        [FakeSource(f"s{number}", {PATH: data}) for number, data in enumerate(contents)],
-        sleep=lambda _: None,
-    )
+def is_here(store: Store) -> bool:
+    return store.has(BLOB) and store.is_intact(BLOB)
 
 
-def test_blob(store):
+# --- what is as it should be
+
+
+@pytest.mark.parametrize("length", [0, 1, SMALL, SMALL + 1, PIECE, PIECE + 1, 5 * PIECE, LENGTH])
+def test_any_length(store, length):
+    data = some_data(length)
+    blob = blob_of(data)
+    server = BlobServer(data)
     told: list[int] = []
-    fetch_blob(serving(CONTENT), BLOB, store, progress=told.append)
-    assert store.read(BLOB) == CONTENT
-    assert sum(told) == len(CONTENT)
-    assert fetch_small(serving(CONTENT), BLOB) == CONTENT
+    with serving(server) as sources:
+        fetch_blob(sources, blob, store, progress=told.append)
+    assert store.is_intact(blob)
+    assert sum(told) == length
+    assert len(server.ranges) <= 1  # one source is asked once, for everything
+    assert list(store.digests()) == [blob.sha256]
 
 
-def test_wrong_bytes_come_from_elsewhere(store):
-    fetch_blob(serving(bytes(len(CONTENT)), CONTENT), BLOB, store)
-    assert store.read(BLOB) == CONTENT
+def test_longer_than_all_buffers(store):
+    data = some_data(40 * PIECE + 1)
+    with serving(BlobServer(data)) as sources:
+        fetch_blob(sources, blob_of(data), store)
+    assert store.is_intact(blob_of(data))
 
 
-def test_wrong_bytes(store):
-    with pytest.raises(Refused, match="other content than its name says") as refusal:
-        fetch_blob(serving(bytes(len(CONTENT))), BLOB, store)
-    assert refusal.value.gate is Gate.FETCH
-    assert not store.has(BLOB)
+def test_several_sources_share_the_work(store):
+    data = some_data(40 * PIECE + 1)
+    servers = [BlobServer(data, rate=40e6) for _ in range(3)]
+    with serving(*servers) as sources:
+        fetch_blob(sources, blob_of(data), store)
+        assert sum(sources.received().values()) == len(data)
+    assert store.is_intact(blob_of(data))
+    assert sum(server.sent > PIECE for server in servers) > 1
 
 
-def test_nobody_has_it(store):
-    with pytest.raises(Unavailable) as problem:
-        fetch_blob(Sources([FakeSource("s", {}, Kind.MIRROR)]), BLOB, store)
-    assert problem.value.gate is Gate.FETCH
-    assert problem.value.advice
+def test_several_connections_to_one_source(store):
+    server = BlobServer(DATA)
+    with serving(server) as sources:
+        fetch_blob(sources, BLOB, store, connections=3)
+    assert is_here(store)
+    assert len(server.ranges) > 1
+
+
+def test_index(store):
+    with serving(BlobServer(DATA), BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA))
+    assert is_here(store)
+
+
+def test_index_of_another_file_is_not_used(store):
+    with serving(BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, index_of(some_data(LENGTH)))
+    assert is_here(store)
+
+
+def test_small(store):
+    with serving(BlobServer(b"small")) as sources:
+        assert fetch_small(sources, blob_of(b"small")) == b"small"
+
+
+def test_source_that_is_no_server(store):
+    source = FakeSource("stick", {blob_path(BLOB.sha256): DATA}, Kind.MEDIUM)
+    fetch_blob(Sources([source]), BLOB, store)
+    assert is_here(store)
+
+
+# --- what a server may do
+
+HARMLESS = {
+    "ignores ranges": faults.ignore_range,
+    "changes its ETag": faults.change_etag,
+    "sends chunks": faults.chunked,
+    "sends without end": faults.endless,
+    "hangs up": faults.truncate(),
+    "resets": faults.reset(),
+    "says nothing": faults.stall(0),
+    "stalls": faults.stall(0.7),
+    "is busy": faults.status(503),
+    "is very busy": faults.status(429, ("Retry-After", "3600")),
+    "talks nonsense": faults.noise,
+}
+LIES = {
+    "flips a bit": faults.corrupt(),
+    "sends other bytes of the file": faults.wrong_range_untold,
+    "announces too much": faults.announce(1),
+    "announces too little": faults.announce(-1),
+}
+USELESS = {
+    "redirects": faults.status(302, ("Location", "file:///etc/passwd")),
+    "answers another range": faults.other_range(1),
+    "has nothing": faults.status(404),
+    "packs": faults.status(200, ("Content-Encoding", "gzip")),
+    "drips": faults.drip,
+    "breaks": faults.status(500),
+}
+
+
+@pytest.mark.parametrize("fault", HARMLESS)
+def test_once_is_forgiven(store, fault):
+    with serving(BlobServer(DATA, [HARMLESS[fault]])) as sources:
+        fetch_blob(sources, BLOB, store)
+    assert is_here(store)
+
+
+@pytest.mark.parametrize("fault", {**LIES, **USELESS})
+@pytest.mark.parametrize("index", [None, index_of(DATA)], ids=["whole", "indexed"])
+def test_other_source_is_used(store, fault, index):
+    bad = BlobServer(DATA, always={**LIES, **USELESS}[fault])
+    with serving(bad, BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, index)
+    assert is_here(store)
+
+
+@pytest.mark.parametrize("fault", LIES)
+def test_lie_without_another_source(store, fault):
+    server = BlobServer(DATA, always=LIES[fault])
+    with serving(server) as sources:
+        with pytest.raises(Refused, match=f"{server.url}.* delivered") as refusal:
+            fetch_blob(sources, BLOB, store)
+        assert refusal.value.gate is Gate.FETCH
+        assert list(sources.banned())
+    assert not list(store.digests())
+
+
+@pytest.mark.parametrize("fault", USELESS)
+def test_useless_without_another_source(store, fault):
+    with serving(BlobServer(DATA, always=USELESS[fault])) as sources:
+        with pytest.raises(Unavailable) as problem:
+            fetch_blob(sources, BLOB, store)
+        assert problem.value.gate is Gate.FETCH
+        assert problem.value.advice
+    assert not list(store.digests())
+
+
+def test_liar_wastes_one_piece_where_there_is_an_index(store):
+    liar, honest = BlobServer(DATA, always=faults.corrupt(0.1)), BlobServer(DATA)
+    with serving(liar, honest) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA))
+        assert list(sources.banned()) == [liar.url]
+    assert is_here(store)
+    assert honest.sent <= LENGTH
+    assert len(liar.ranges) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_index_that_lies_is_dropped(store, count):
+    """To go by it, every source lies about the last chunk."""
+    lie = index_of(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+    lie = type(lie)(BLOB.sha256, lie.length, lie.table)
+    servers = [BlobServer(DATA) for _ in range(count)]
+    with serving(*servers) as sources:
+        fetch_blob(sources, BLOB, store, lie)
+        assert not sources.banned()
+    assert is_here(store)
+    assert sum(server.sent for server in servers) < LENGTH + 4 * PIECE
+
+
+def test_index_that_lies_together_with_a_source(store):
+    other = DATA[:-1] + bytes([DATA[-1] ^ 1])
+    lie = index_of(other)
+    lie = type(lie)(BLOB.sha256, lie.length, lie.table)
+    with serving(BlobServer(other), BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, lie)
+    assert is_here(store)
+
+
+def test_many_small_failures_on_the_way(store):
+    """A poor link breaks all the time; what came is gone on from."""
+    server = BlobServer(DATA, always=faults.hang_up_after(40_000))
+    with serving(server) as sources:
+        for _ in range(30):
+            with suppress(Unavailable):
+                fetch_blob(sources, BLOB, store)
+                break
+    assert is_here(store)
+
+
+FAULTS = st.sampled_from([None, None, *HARMLESS.values(), *LIES.values(), *USELESS.values()])
+
+
+@pytest.mark.fuzz
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    plans=st.lists(st.tuples(st.lists(FAULTS, max_size=4), FAULTS), min_size=1, max_size=3),
+    length=st.sampled_from([SMALL, PIECE + 1, LENGTH]),
+    indexed=st.booleans(),
+)
+def test_whatever_servers_do(tmp_path_factory, plans, length, indexed):
+    data = DATA[:length]
+    blob = blob_of(data)
+    store = Store(tmp_path_factory.mktemp("store"))
+    servers = [BlobServer(data, first, always) for first, always in plans]
+    with serving(*servers) as sources:
+        problem = None
+        try:
+            fetch_blob(sources, blob, store, index_of(data) if indexed else None)
+        except (Refused, Unavailable) as error:
+            problem = error
+    if problem is None:
+        assert store.is_intact(blob)
+    else:
+        assert problem.gate is Gate.FETCH
+        assert problem.advice
+        assert not store.has(blob)
+    with serving(BlobServer(data)) as sources:  # nothing that it left is in the way
+        fetch_blob(sources, blob, store)
+    assert store.is_intact(blob)
+
+
+# --- going on
+
+PROGRAM = """
+import mmap, struct, sys
+from pathlib import Path
+from modelward.formats.release import Blob
+from modelward.install.store import Store
+from modelward.transfer.fetch import fetch_blob
+from modelward.transfer.http import Http, Patience
+from modelward.transfer.sources import HttpSource, Sources
+
+class Counting(HttpSource):
+    def open(self, *extent):
+        reader = super().open(*extent)
+        inner = reader.readinto
+        def readinto(buffer):
+            count = inner(buffer)
+            total, = struct.unpack_from("Q", counter)
+            struct.pack_into("Q", counter, 0, total + count)
+            return count
+        reader.readinto = readinto
+        return reader
+
+url, sha256, length, store, count = sys.argv[1:]
+file = open(count, "r+b")
+counter = mmap.mmap(file.fileno(), 8)
+with Http(Patience(tries=1)) as http:
+    sources = Sources([Counting(url, http)])
+    fetch_blob(sources, Blob(sha256, int(length)), Store(Path(store)))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_point_fetches_at_most_one_mebibyte_again(tmp_path, seed):
+    data = some_data(16 << 20)
+    blob = blob_of(data)
+    choice = random.Random(seed)
+    server = BlobServer(data, rate=60e6)
+    counter = tmp_path / "counter"
+    counter.write_bytes(bytes(8))
+    store = tmp_path / "store"
+    arguments = [server.url, blob.sha256, str(blob.length), str(store), str(counter)]
+
+    def received() -> int:
+        return struct.unpack("Q", counter.read_bytes())[0]
+
+    try:
+        for _ in range(3):
+            target = min(received() + choice.randrange(1, 5 << 20), 15 << 20)
+            child = subprocess.Popen([sys.executable, "-c", PROGRAM, *arguments])
+            while received() < target:
+                time.sleep(0.002)
+            os.kill(child.pid, signal.SIGKILL)
+            child.wait()
+        subprocess.run([sys.executable, "-c", PROGRAM, *arguments], check=True)
+    finally:
+        server.close()
+    assert Store(store).is_intact(blob)
+    assert received() <= len(data) + 3 * (1 << 20)
+
+
+def test_what_is_kept_and_no_longer_right_costs_only_itself(store):
+    """With an index, a damaged piece is found while it is read back, and only it is fetched."""
+    stopped = BlobServer(DATA, [faults.truncate(0.8)], faults.status(404))
+    with serving(stopped) as sources, pytest.raises(Unavailable):
+        fetch_blob(sources, BLOB, store)
+    path = store._root / ".partial" / BLOB.sha256
+    with path.open("r+b") as file:
+        file.seek(150_000)
+        file.write(b"damage")
+    server = BlobServer(DATA)
+    with serving(server) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA))
+    assert is_here(store)
+    assert server.sent < LENGTH * 0.7
+
+
+def test_what_is_kept_and_no_longer_right_is_fetched_anew(store):
+    stopped = BlobServer(DATA, [faults.truncate(0.8)], faults.status(404))
+    with serving(stopped) as sources, pytest.raises(Unavailable):
+        fetch_blob(sources, BLOB, store)
+    path = store._root / ".partial" / BLOB.sha256
+    with path.open("r+b") as file:
+        file.seek(150_000)
+        file.write(b"damage")
+    with serving(BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store)
+        assert not sources.banned()  # nobody is blamed for what lay here
+    assert is_here(store)
+
+
+def test_stopped_by_the_caller(store):
+    def enough() -> None:
+        raise Unavailable("it is day")
+
+    with serving(BlobServer(DATA, rate=2e6)) as sources, pytest.raises(Unavailable, match="day"):
+        fetch_blob(sources, BLOB, store, go_on=enough)
+    with serving(BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store)
+    assert is_here(store)
+
+
+# --- slow ones
+
+
+def test_slow_source_does_not_hold_up_a_fast_one(store):
+    data = some_data(40 * PIECE)
+    slow, fast = BlobServer(data, rate=300_000), BlobServer(data)
+    with serving(slow, fast) as sources:
+        fetch_blob(sources, blob_of(data), store)
+    assert store.is_intact(blob_of(data))
+    assert slow.sent < 3 * PIECE
+    assert fast.sent <= len(data) + PIECE
+
+
+def test_source_that_stalls_in_the_middle_is_taken_over(store):
+    data = some_data(60 * PIECE)
+    first = BlobServer(data, rate=30e6, always=None)
+    stalling = BlobServer(data, [None, faults.stall(0.3)], always=faults.stall(0))
+    with serving(stalling, first) as sources:
+        fetch_blob(sources, blob_of(data), store)
+    assert store.is_intact(blob_of(data))

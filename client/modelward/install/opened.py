@@ -83,6 +83,18 @@ class Folder:
         finally:
             os.close(descriptor)
 
+    def look(self, path: str) -> Look:
+        """Return how a regular file below looks.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        descriptor = self.open(path)
+        try:
+            return look(descriptor)
+        finally:
+            os.close(descriptor)
+
     def close(self) -> None:
         """Let go of it."""
         os.close(self._descriptor)
@@ -117,3 +129,8 @@ def look(descriptor: int) -> Look:
     return Look(
         status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
     )
+
+
+def same_content(one: Look, other: Look) -> bool:
+    """Tell whether nobody wrote to a file between two looks at it, though it got a second name."""
+    return one._replace(changed=other.changed) == other

@@ -2,13 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from modelward.formats.release import Blob, ReleaseFile
+from modelward.formats.seal import Look
 from modelward.install import fsops
 from modelward.install.opened import Folder
+from modelward.install.partial import FOLDER, JOURNAL, Partial
 from modelward.trust.model_format import Reader
 
 
@@ -45,6 +47,33 @@ class Store:
         fsops.make_directory(path.parent)
         with fsops.new_file(path, 0o444) as descriptor:
             fsops.write_blocks(descriptor, blocks)
+
+    def partial(self, blob: Blob) -> Partial:
+        """Return a blob that is not whole yet, with what was kept of it; a context manager."""
+        return Partial(self._root / FOLDER, self.path(blob.sha256), blob.length)
+
+    def keep_partials(self, wanted: Collection[str]) -> int:
+        """Remove what there is of blobs that are not wanted any more.
+
+        Args:
+            wanted: The digests of those that are.
+
+        Returns:
+            The bytes on disk that the others take.
+        """
+        taken = 0
+        if (self._root / FOLDER).is_dir():
+            for path in (self._root / FOLDER).iterdir():
+                if path.name.removesuffix(JOURNAL) not in wanted:
+                    fsops.remove(path)
+                else:
+                    taken += path.lstat().st_blocks * 512  # the unit of stat(2)
+        return taken
+
+    def look(self, sha256: str) -> Look:
+        """Return how a blob that is here looks on disk."""
+        with Folder(self._root) as folder:
+            return folder.look(_place(sha256))
 
     def read(self, blob: Blob) -> bytes | None:
         """Return a small blob's content if it is here and intact, else None."""

@@ -5,6 +5,7 @@ it as a power cut might have left it (tests/crash).
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
@@ -23,6 +24,29 @@ def create(path: Path, mode: int) -> int:
 def reopen(path: Path) -> int:
     """Open a file that exists, and return a descriptor to write on in it."""
     return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def open_direct(path: Path) -> int:
+    """Open a file that exists, to write to it past the page cache."""
+    return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def reserve(descriptor: int, length: int) -> None:
+    """Reserve room for a file and set its length.
+
+    Not by `os.posix_fallocate`: where the file system cannot do it, that writes to every block.
+    """
+    import ctypes  # noqa: PLC0415 - what only reads does without
+
+    library = ctypes.CDLL(None, use_errno=True)
+    function = getattr(library, "fallocate64", None) or getattr(library, "fallocate", None)
+    if function is None:
+        raise OSError(errno.ENOSYS, "no fallocate")
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while function(descriptor, 0, 0, length):
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
 
 
 def write(descriptor: int, data: memoryview) -> int:

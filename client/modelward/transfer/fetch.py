@@ -1,23 +1,76 @@
-"""Gate 10: bring blobs into the store, hashed while they arrive and cut at their length."""
+"""Gate 10: bring blobs into the store, hashed while they arrive and cut at their length.
+
+The whole file's SHA-256 is always computed, in order, alongside the receiving (docs/adr/0010). A
+chunk index says which source delivered what was wrong, and is believed in nothing else.
+
+One thread a connection receives, one writes, and the caller's hashes: sockets, files and digests
+all let go of the interpreter's lock.
+"""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from threading import Thread
 from typing import Protocol
 
 from modelward.errors import Refused, Unavailable
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob
-from modelward.transfer.sources import Sources, Standing, at_fetch, wrong
+from modelward.transfer import pieces
+from modelward.transfer.board import WINDOW, Board, Connection
+from modelward.transfer.pieces import LARGEST, PIECE, Attempt, Piece
+from modelward.transfer.sources import Reader, Sources, Standing, at_fetch, wrong
 
-BLOCK = 1 << 20  # bytes
+SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
+TICK = 0.1  # seconds between two looks at how far things are
+ENOUGH = 64 << 10  # bytes that a connection must have brought for its failure to be forgiven
+
 Progress = Callable[[int], None]  # called with the number of bytes that just arrived
+
+
+class Partial(Protocol):
+    """A blob that is not whole yet; see `modelward.install.partial.Partial`."""
+
+    @property
+    def extents(self) -> list[tuple[int, int]]:
+        """The parts that are there, as (start, stop), in order and apart."""
+        ...
+
+    def buffers(self, count: int, size: int) -> list[memoryview]:
+        """Return buffers from which `write` is fast."""
+        ...
+
+    def place(self, buffer: memoryview, offset: int, length: int) -> memoryview:
+        """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
+        ...
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes at their place, and note that they are there."""
+        ...
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with what was written at an offset."""
+        ...
+
+    def restart(self) -> None:
+        """Forget everything that is there: it is not what it should be."""
+        ...
+
+    def finish(self) -> None:
+        """Let the blob appear, whole and durable."""
+        ...
 
 
 class Shelf(Protocol):
     """Where blobs are kept; see `modelward.install.store.Store`."""
 
     def add(self, blob: Blob, blocks: Iterable[memoryview]) -> None:
-        """Keep a blob, if `blocks` ends without an error."""
+        """Keep a verified blob."""
+        ...
+
+    def partial(self, blob: Blob) -> AbstractContextManager[Partial]:
+        """Return a blob that is not whole yet, with what was kept of it."""
         ...
 
 
@@ -31,55 +84,353 @@ def fetch_small(sources: Sources, blob: Blob) -> bytes:
     return sources.fetch_blob(blob)
 
 
-def fetch_blob(
+def fetch_blob(  # noqa: PLR0913 - the last three are named, and seldom given
     sources: Sources,
     blob: Blob,
     store: Shelf,
-    index: ChunkIndex | None = None,  # noqa: ARG001 - in the next commit
+    index: ChunkIndex | None = None,
     progress: Progress | None = None,
+    *,
+    connections: int = 1,
+    go_on: Callable[[], None] | None = None,
 ) -> None:
     """Bring one blob into the store. Its whole digest is always verified.
+
+    What an earlier try left in the store is used, once it is hashed; so is what the caller put
+    there with `Shelf.partial`, for example chunks of files that are on this device.
 
     Args:
         sources: Where from.
         blob: What.
         store: Where to.
-        index: Its chunks, in order and without gaps, if there is an index. Only tells which source
-            delivered what was wrong; it is never believed.
+        index: What it consists of, if there is an index. Only tells which source delivered what
+            was wrong; it is never believed.
         progress: Told of bytes as they arrive.
+        connections: How many to open to each source.
+        go_on: Called now and then; may raise to stop. What arrived is kept.
 
     Raises:
         Refused: Sources delivered something else, and no other the right bytes (attack row 11).
         Unavailable: No source delivered.
+        OSError: It cannot be written.
     """
-    problem: Unavailable | None = None
-    for standing in sources.for_blobs():
+    if index is not None and (index.sha256, index.length) != (blob.sha256, blob.length):
+        index = None  # of another file
+    progress, go_on = progress or _ignore, go_on or _nothing
+    if blob.length <= SMALL:
+        store.add(blob, [memoryview(fetch_small(sources, blob))])
+        progress(blob.length)
+        return
+    with store.partial(blob) as partial:
+        bring = _Bringing(sources, blob, partial, progress, go_on, connections)
+        if not bring.together(index):
+            bring.one_after_the_other()
+
+
+@dataclass(frozen=True)
+class _Bringing:
+    """Bringing one blob: first from all sources at once, then, if some lie, from one at a time."""
+
+    sources: Sources
+    blob: Blob
+    partial: Partial
+    progress: Progress
+    go_on: Callable[[], None]
+    connections: int
+
+    def together(self, index: ChunkIndex | None) -> bool:
+        """Bring it from all sources, and tell whether it is the blob."""
+        resumed = bool(self.partial.extents)
+        transfer = self._transfer(index)
         try:
-            store.add(blob, _verified(standing, blob, progress or _ignore))
-        except Refused as error:
-            sources.ban(standing, error)
-        except Unavailable as error:
-            sources.failed(standing)
-            problem = problem or at_fetch(error)
-        else:
-            return
-    raise problem or sources.nobody_left()
+            if transfer.run(self._connections(self.sources.for_blobs())):
+                transfer.ban_suspects()
+                self.partial.finish()
+                return True
+        except (Refused, Unavailable):
+            if not transfer.suspects:
+                raise
+            return self.together(None)  # who contradicts the index may be right: without it, then
+        givers = transfer.givers
+        if index is None and not resumed and len(givers) == 1:
+            self.sources.ban(givers[0], _other_content(givers[0]))
+        return False
+
+    def one_after_the_other(self) -> None:
+        """Bring it from one source alone, from its start, so that it is clear who lies.
+
+        Whoever lied before, the index too: what is there is worth nothing, and not gone on from.
+        """
+        problem: Unavailable | None = None
+        for standing in self.sources.for_blobs():
+            self.go_on()
+            self.partial.restart()
+            try:
+                if self._transfer(None).run(self._connections([standing])):
+                    self.partial.finish()
+                    return
+                self.sources.ban(standing, _other_content(standing))
+            except Unavailable as error:
+                problem = problem or error
+            except Refused as error:
+                self.sources.ban(standing, error)
+        self.partial.restart()
+        raise problem or self.sources.nobody_left()
+
+    def _transfer(self, index: ChunkIndex | None) -> "_Transfer":
+        return _Transfer(self.sources, self.blob, self.partial, index, self.progress, self.go_on)
+
+    def _connections(self, standings: Sequence[Standing]) -> list[Standing]:
+        return [standing for standing in standings for _ in range(self.connections)]
 
 
-def _verified(standing: Standing, blob: Blob, progress: Progress) -> Iterator[memoryview]:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(BLOCK))
-    reader = standing.source.open(blob, 0, blob.length)
-    try:
-        while count := reader.readinto(buffer):
-            digest.update(buffer[:count])
-            progress(count)
-            yield buffer[:count]
-    finally:
-        reader.close()
-    if digest.hexdigest() != blob.sha256:
-        raise wrong(standing.source.name, "other content than its name says")
+class _Transfer:
+    """One run through a blob, from its first byte to its last."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - see `fetch_blob`
+        self,
+        sources: Sources,
+        blob: Blob,
+        partial: Partial,
+        index: ChunkIndex | None,
+        progress: Progress,
+        go_on: Callable[[], None],
+    ) -> None:
+        self._sources = sources
+        self._blob = blob
+        self._partial = partial
+        self._progress = progress
+        self._go_on = go_on
+        here = partial.extents
+        self._extents = (
+            pieces.plain(blob.length, here) if index is None else pieces.indexed(index, here)
+        )
+        self._here = here
+        self._readers: dict[int, Reader] = {}
+        self._problem: Unavailable | None = None
+        self._givers: set[int] = set()
+        self._standings: dict[int, Standing] = {}
+        self._counts: dict[int, int] = {}  # bytes that each connection brought
+        self.suspects: dict[int, Refused] = {}  # sources that contradicted the index, and how
+
+    @property
+    def givers(self) -> list[Standing]:
+        """The sources whose bytes were used."""
+        return [self._standings[number] for number in sorted(self._givers)]
+
+    def ban_suspects(self) -> None:
+        """The index was right: whoever contradicted it lied."""
+        for number, reason in self.suspects.items():
+            self._sources.ban(self._standings[number], reason)
+
+    def run(self, standings: Sequence[Standing]) -> bool:
+        """Bring everything that is not here, and tell whether it is the blob.
+
+        Raises:
+            Refused: All sources lied.
+            Unavailable: Not enough of them delivered.
+        """
+        self._standings = {standing.order: standing for standing in standings}
+        room = min(WINDOW, self._blob.length // PIECE + 1) + len(standings)
+        self._board = board = Board(
+            self._extents,
+            self._here,
+            self._blob.length,
+            self._partial.buffers(room, LARGEST),
+            self._sources.clock,
+        )
+        connections = [Connection(number, each) for number, each in enumerate(standings)]
+        for connection in connections:
+            board.join(connection)
+        if not connections:
+            board.stop(self._sources.nobody_left())
+        writer = Thread(target=self._write, name="modelward-write", daemon=True)
+        receivers = [
+            Thread(target=self._receive, args=(each,), name="modelward-receive", daemon=True)
+            for each in connections
+        ]
+        for thread in (writer, *receivers):
+            thread.start()
+        try:
+            return self._hash()
+        finally:
+            board.stop()
+            writer.join()
+            for reader in tuple(self._readers.values()):
+                reader.close()  # wakes up who waits for a source that is not needed any more
+            self._keep_beginnings()
+
+    # --- the caller's thread
+
+    def _hash(self) -> bool:
+        board, clock = self._board, self._sources.clock
+        digest = hashlib.sha256()
+        scratch = self._partial.buffers(1, LARGEST)[0]
+        told, looked = 0, clock()
+        while board.position < self._blob.length:
+            piece = board.to_hash(TICK)
+            if clock() - looked >= TICK or piece is None:
+                looked = clock()
+                told = self._tell(told)
+                self._go_on()
+            if piece is None:
+                if board.error is not None:
+                    raise board.error
+                continue
+            view = self._content(piece, scratch)
+            if view is None:
+                board.lost(piece)
+                continue
+            digest.update(view)
+            board.hashed(piece)
+        self._tell(told)
+        if not board.is_written() and board.error is not None:
+            raise board.error
+        return digest.hexdigest() == self._blob.sha256
+
+    def _content(self, piece: Piece, scratch: memoryview) -> memoryview | None:
+        """Return a piece's bytes; None if what was kept of an earlier try is not what it was."""
+        if piece.data is not None:
+            self._givers |= piece.data.givers
+            return self._view(piece, piece.data)
+        view = scratch[: piece.length]
+        self._partial.read(piece.extent.start, view)
+        return view if pieces.matches(piece.extent, view) else None
+
+    def _tell(self, told: int) -> int:
+        total = sum(self._counts.values())
+        if total > told:
+            self._progress(total - told)
+        return total
+
+    def _keep_beginnings(self) -> None:
+        """Keep what arrived of pieces that are not whole: a poor link may bring no more at once."""
+        for piece, attempt in self._board.beginnings():
+            if not piece.extent.chunks:
+                view = self._view(piece, attempt)[: attempt.filled]
+                with suppress(OSError):
+                    self._partial.write(piece.extent.start, view)
+
+    # --- the thread that writes
+
+    def _write(self) -> None:
+        try:
+            while (piece := self._board.to_write()) is not None:
+                if piece.data is not None:
+                    self._partial.write(piece.extent.start, self._view(piece, piece.data))
+                self._board.wrote(piece)
+        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+            self._board.stop(error)
+
+    # --- one thread a connection
+
+    def _receive(self, me: Connection) -> None:
+        board, patience = self._board, self._sources.patience
+        failures = 0
+        try:
+            while not self._is_out(me) and (claimed := board.claim(me)) is not None:
+                before = self._counts.get(me.number, 0)
+                try:
+                    self._stream(me, *claimed)
+                except _ContradictionError as error:
+                    self.suspects.setdefault(me.source, error.reason)
+                    return
+                except Refused as error:
+                    self._sources.ban(me.standing, error)
+                    return
+                except Unavailable as error:
+                    self._sources.failed(me.standing)
+                    self._problem = self._problem or at_fetch(error)
+                    brought = self._counts.get(me.number, 0) - before
+                    failures = 1 if brought >= ENOUGH else failures + 1
+                    if error.again is None or failures >= patience.tries:
+                        return
+                    board.release(me, rest=True)
+                    board.pause(patience.before_try(failures, error.again))
+        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+            board.stop(error)
+        finally:
+            board.release(me)
+            if not board.leave(me):
+                contradiction = next(iter(self.suspects.values()), None)
+                board.stop(self._problem or contradiction or self._sources.nobody_left())
+
+    def _is_out(self, me: Connection) -> bool:
+        return bool(me.standing.banned) or me.source in self.suspects
+
+    def _stream(self, me: Connection, start: int, stop: int) -> None:
+        """Receive one answer, piece by piece, for as long as its pieces are wanted from it."""
+        reader = me.standing.source.open(self._blob, start, stop)
+        self._readers[me.number] = reader
+        try:
+            offset = start
+            while offset < stop:
+                taken = self._board.take(me, offset)
+                if taken is None or not self._fill(me, reader, *taken):
+                    return
+                offset = taken[0].extent.stop
+            reader.readinto(memoryview(bytearray(1)))  # its end: the connection can be used again
+        finally:
+            del self._readers[me.number]
+            reader.close()
+            self._board.release(me)
+
+    def _fill(self, me: Connection, reader: Reader, piece: Piece, attempt: Attempt) -> bool:
+        """Receive one piece; False if somebody else did, or has to."""
+        board, clock, name = self._board, self._sources.clock, me.standing.source.name
+        view = self._view(piece, attempt)
+        began, had = clock(), attempt.filled
+        try:
+            while attempt.filled < piece.length:
+                if piece.arrived or board.is_over:
+                    board.give_up(me, piece, attempt, keep=not piece.arrived)
+                    return False
+                count = _some(reader.readinto(view[attempt.filled :]), name)
+                self._counts[me.number] = self._counts.get(me.number, 0) + count
+                board.heard(me, attempt, count)
+        except BaseException:
+            board.give_up(me, piece, attempt, keep=True)
+            raise
+        if not pieces.matches(piece.extent, view):
+            only = attempt.givers == {me.source}
+            piece.alone = True
+            board.give_up(me, piece, attempt, keep=False)
+            if only:
+                extent = piece.extent
+                raise _ContradictionError(
+                    wrong(name, f"wrong bytes {extent.start}-{extent.stop - 1} of the file")
+                )
+            return False
+        seconds = clock() - began
+        if board.arrived(me, piece, attempt, seconds * piece.length / (piece.length - had)):
+            self._sources.delivered(me.standing, piece.length - had, seconds)
+        return True
+
+    def _view(self, piece: Piece, attempt: Attempt) -> memoryview:
+        return self._partial.place(attempt.buffer, piece.extent.start, piece.length)
+
+
+class _ContradictionError(Exception):
+    """A source's bytes are not what the index says. One of the two is wrong."""
+
+    def __init__(self, reason: Refused) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def _some(count: int, name: str) -> int:
+    if not count:
+        raise Unavailable(f"{name} ended early")
+    return count
+
+
+def _other_content(standing: Standing) -> Refused:
+    return wrong(standing.source.name, "other content than its name says")
 
 
 def _ignore(_count: int) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass

@@ -124,7 +124,7 @@ class Http:
             if reusable:
                 self._give(key, connection)
             else:
-                connection.close()
+                _cut(connection)
 
         try:
             return Body(url, response, (start, stop, length), pace, self.throttle, end)
@@ -285,6 +285,16 @@ def _paced(pace: Pace) -> type[http.client.HTTPResponse]:
             self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace))
 
     return Response
+
+
+def _cut(connection: http.client.HTTPConnection) -> None:
+    """Close a connection, though another thread may be reading from it."""
+    sock = connection.sock
+    if sock is not None:
+        with suppress(OSError):
+            # Not the method of a TLS socket, which takes the layer away from under the reader.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    connection.close()
 
 
 def _is_asked_for(response: http.client.HTTPResponse, headers: Mapping[str, str]) -> bool:

@@ -46,7 +46,7 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Be done with it, read to its end or not."""
+        """Be done with it, read to its end or not; also from another thread, to wake it up."""
         ...
 
 

@@ -1,0 +1,192 @@
+r"""A blob that is not whole yet: its file, and a journal of which parts of it are there.
+
+::
+
+    store/.partial/<64 hex>          the bytes, at their places
+    store/.partial/<64 hex>.journal  lines: what was written
+
+Lines of the journal:
+
+- ``boot ID``: the machine was started; what follows was written since.
+- ``wrote START STOP``: these bytes were handed to the kernel. True while it runs: a process that is
+  killed loses nothing.
+- ``synced``: everything above is on disk. True for ever.
+
+The journal is no proof. Whoever goes on from here hashes what is there, from the start.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from modelward.install import fsops, syscalls, writer
+from modelward.install.writer import Writer
+
+FOLDER = ".partial"
+JOURNAL = ".journal"
+SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
+_CAP = 64 << 20  # bytes of a journal that are read
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Partial:
+    """One blob that is being brought; a context manager. For one thread at a time but `read`.
+
+    Args:
+        folder: The folder of all such blobs.
+        destination: Where the blob appears once it is whole.
+        length: Bytes it will have.
+        boot: Identifies the run of the kernel.
+        clock: Monotonic seconds.
+        direct: Whether to try to go past the page cache.
+    """
+
+    def __init__(  # noqa: PLR0913 - the last three are for tests
+        self,
+        folder: Path,
+        destination: Path,
+        length: int,
+        *,
+        boot: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        direct: bool = True,
+    ) -> None:
+        self.length = length
+        self._path = folder / destination.name
+        self._journal_path = folder / f"{destination.name}{JOURNAL}"
+        self._destination = destination
+        self._boot = _boot_id() if boot is None else boot
+        self._clock = clock
+        self._direct = direct
+        self._dirty = False
+
+    def __enter__(self) -> Self:
+        fsops.make_directory(self._path.parent)
+        known = self._path.is_file() and self._path.stat().st_size == self.length
+        if not (known and self.extents):
+            # Whatever is there may be of another length, or not a file of ours.
+            fsops.remove(self._journal_path)
+            fsops.remove(self._path)
+        self._writer = Writer(self._path, self.length, direct=self._direct)
+        if self._journal_path.exists():
+            self._journal = syscalls.reopen(self._journal_path)
+            os.lseek(self._journal, 0, os.SEEK_END)
+        else:
+            self._journal = syscalls.create(self._journal_path, 0o600)
+        self._note("", f"boot {self._boot}")  # on a new line, should the last one be torn
+        self._synced = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What arrived stays for the next time, durable if possible.
+        with contextlib.suppress(OSError):
+            self.sync()
+        self._writer.close()
+        os.close(self._journal)
+
+    @property
+    def extents(self) -> list[tuple[int, int]]:
+        """The parts that are there, as (start, stop), in order and apart."""
+        return self._load()
+
+    def buffers(self, count: int, size: int) -> list[memoryview]:
+        """Return buffers from which `write` is fast."""
+        return writer.buffers(count, size)
+
+    def place(self, buffer: memoryview, offset: int, length: int) -> memoryview:
+        """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
+        return writer.place(buffer, offset, length)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes at their place, and note that they are there."""
+        self._writer.write(offset, data)
+        self._note(f"wrote {offset} {offset + len(data)}")
+        self._dirty = True
+        if self._clock() - self._synced >= SYNC:
+            self.sync()
+
+    def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with what was written at an offset."""
+        self._writer.read(offset, buffer)
+
+    def sync(self) -> None:
+        """Make everything durable that was written."""
+        if self._dirty:
+            self._writer.sync()
+            self._note("synced")
+            self._dirty = False
+        self._synced = self._clock()
+
+    def restart(self) -> None:
+        """Forget everything that is there: it is not what it should be."""
+        syscalls.truncate(self._journal, 0)
+        os.lseek(self._journal, 0, os.SEEK_SET)
+        syscalls.sync(self._journal)
+        self._note(f"boot {self._boot}")
+        self._dirty = False
+
+    def finish(self) -> None:
+        """Let the blob appear, whole and durable. Its digest must have been verified."""
+        syscalls.change_mode(self._path, 0o444)
+        self._writer.sync()
+        fsops.make_directory(self._destination.parent)
+        fsops.rename(self._path, self._destination)
+        fsops.remove(self._journal_path)
+        self._dirty = False
+
+    def _note(self, *lines: str) -> None:
+        text = "".join(f"{line}\n" for line in lines).encode()
+        syscalls.write(self._journal, memoryview(text))
+
+    def _load(self) -> list[tuple[int, int]]:
+        try:
+            with self._journal_path.open("rb") as file:
+                text = file.read(_CAP).decode("ascii", "replace")
+        except OSError:
+            return []
+        return believed(text, self._boot, self.length)
+
+
+def believed(journal: str, boot: str, length: int) -> list[tuple[int, int]]:
+    """Return which parts of a file are there, as (start, stop), in order and apart.
+
+    Args:
+        journal: The journal's text.
+        boot: Identifies this run of the kernel.
+        length: The file's length.
+    """
+    sure: list[tuple[int, int]] = []
+    fresh: list[tuple[int, int]] = []
+    running = ""
+    lines = journal.split("\n")[:-1]  # what is not ended by a line feed was cut off
+    for line in lines:
+        match line.split(" "):
+            case ["boot", name]:
+                # What was not synced before the machine stopped may be lost.
+                fresh = fresh if name == running else []
+                running = name
+            case ["synced"]:
+                sure, fresh = sure + fresh, []
+            case ["wrote", *ends] if len(ends) == 2 and all(end.isdecimal() for end in ends):  # noqa: PLR2004
+                first, last = map(int, ends)
+                if first < last <= length:
+                    fresh.append((first, last))
+    if running != boot:
+        fresh = []
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(sure + fresh):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT.read_text("ascii").strip()
+    except OSError:
+        return "unknown-" + os.urandom(8).hex()  # nothing unsynced is believed

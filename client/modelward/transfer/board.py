@@ -1,0 +1,414 @@
+"""Who fetches which piece of a blob. All connections of one transfer meet here.
+
+Pieces are fetched within a window that moves along the file with its digest: what arrives out of
+order stays in memory until its turn has come. A connection that is alone, or far faster than all
+others, asks for everything that is left, in one request. Where several are about as fast, each
+asks for a few pieces at a time. Whoever has nothing to do takes over what a much slower one holds
+up, so that a slow source costs no more than the piece it is at.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from threading import Condition
+
+from modelward.transfer.pace import Clock
+from modelward.transfer.pieces import LARGEST, PIECE, Attempt, Extent, Piece
+from modelward.transfer.sources import Standing
+
+WINDOW = 20  # pieces
+RUN = 8  # pieces asked for at a time, where there are several sources
+UNWRITTEN = 1  # pieces of a connection that may wait to be written: a kill loses them
+FAR = 4  # times as fast: whoever is that much slower sits out
+STALL = 1.0  # seconds without a byte after which a connection is not as fast as it was
+_POLL = 0.2  # seconds: how often those who wait look at the clock
+
+
+@dataclass(eq=False)
+class Connection:
+    """One of the connections that bring a blob.
+
+    Attributes:
+        number: Its number.
+        standing: Its source.
+        rate: Bytes a second that it delivered of late; 0 if not known.
+        heard: When the last bytes came.
+        waiting: Whether it waits for this device rather than for its source.
+        resting: Whether it sits out after a failure.
+        unwritten: Its pieces that arrived and are not yet on disk.
+        next: Where, in what it asked for, the first piece begins that is not in the window yet.
+        stop: Where what it asked for ends.
+    """
+
+    number: int
+    standing: Standing
+    rate: float = 0.0
+    heard: float = 0.0
+    waiting: bool = True
+    resting: bool = False
+    unwritten: int = 0
+    next: int = 0
+    stop: int = 0
+
+    @property
+    def source(self) -> int:
+        """The number of its source."""
+        return self.standing.order
+
+    def rate_now(self, now: float) -> float:
+        """Return its rate, less if nothing has come for a while."""
+        silent = 0.0 if self.waiting else now - self.heard
+        return self.rate if silent < STALL else min(self.rate, PIECE / silent)
+
+
+class Board:
+    """The pieces of one transfer; see the module. Safe for many threads.
+
+    Args:
+        extents: The parts of the file, in order.
+        here: What is on disk already, as (start, stop), in order and apart.
+        length: Its length.
+        buffers: Memory for pieces: one each for `WINDOW` and for every connection.
+        clock: Monotonic seconds.
+
+    Attributes:
+        changed: Notified, and held, at every change.
+        position: Bytes of the file that are hashed.
+        received: Bytes that came from sources.
+        error: Why the transfer failed, if it did.
+    """
+
+    def __init__(
+        self,
+        extents: Iterator[Extent],
+        here: Sequence[tuple[int, int]],
+        length: int,
+        buffers: Sequence[memoryview],
+        clock: Clock,
+    ) -> None:
+        self.changed = Condition()
+        self.position = 0
+        self.received = 0
+        self.error: BaseException | None = None
+        self._extents = extents
+        self._here = here
+        self._length = length
+        self._free = list(buffers)
+        self._clock = clock
+        self._window: deque[Piece] = deque()
+        self._connections: dict[int, Connection] = {}
+        self._to_write: deque[Piece] = deque()
+        self._stopped = False
+        self._extend()
+
+    # --- for everybody
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to do."""
+        return self._stopped or self.error is not None
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """End the transfer."""
+        with self.changed:
+            self._stopped = True
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, but not longer than the transfer lasts."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_over, seconds)
+
+    # --- for connections
+
+    def join(self, connection: Connection) -> None:
+        """Add a connection."""
+        with self.changed:
+            connection.heard = self._clock()
+            self._connections[connection.number] = connection
+
+    def leave(self, connection: Connection) -> int:
+        """Remove a connection, and return how many are left."""
+        with self.changed:
+            self._connections.pop(connection.number, None)
+            self.changed.notify_all()
+            return len(self._connections)
+
+    def claim(self, me: Connection) -> tuple[int, int] | None:
+        """Wait for something to fetch, and return its start and stop; None when all is over."""
+        with self.changed:
+            me.waiting, me.resting = True, False
+            while not self.is_over:
+                if not self._sits_out(me):
+                    for look in (self._unowned, self._held_up):
+                        piece = look(me)
+                        if piece is not None:
+                            me.waiting, me.heard = False, self._clock()
+                            return self._begin(me, piece)
+                self.changed.wait(_POLL)
+            return None
+
+    def take(self, me: Connection, offset: int) -> tuple[Piece, Attempt] | None:
+        """Wait for the place of the piece that begins at `offset`, or in which that lies.
+
+        Returns:
+            The piece and what has arrived of it; None if it is not this connection's any more.
+        """
+        with self.changed:
+            me.waiting = True
+            while not self.is_over:
+                piece = self._at(offset)
+                if piece is None:
+                    if offset >= me.stop:
+                        return None  # the rest of the stream was given to another
+                elif piece.arrived or me.number not in (piece.owner, piece.rival):
+                    return None
+                elif me.unwritten <= UNWRITTEN:
+                    me.waiting, me.heard = False, self._clock()
+                    return piece, self._attempt(me, piece, offset)
+                self.changed.wait(_POLL)
+            return None
+
+    def heard(self, me: Connection, attempt: Attempt, count: int) -> None:
+        """Note that bytes came. Needs no lock: nobody else changes these."""
+        attempt.filled += count
+        me.heard = self._clock()
+        if me.source not in attempt.givers:
+            attempt.givers |= {me.source}
+
+    def arrived(self, me: Connection, piece: Piece, attempt: Attempt, seconds: float) -> bool:
+        """Note that a piece is here, and right as far as can be told.
+
+        Returns:
+            Whether it was the first to be.
+        """
+        with self.changed:
+            rate = piece.length / max(seconds, 1e-6)
+            me.rate = 0.6 * me.rate + 0.4 * rate if me.rate else rate
+            if piece.arrived:
+                self._drop(attempt)
+                return False
+            if piece.data is not None:
+                self._drop(piece.data)  # of an owner that gave up meanwhile
+            piece.data, piece.arrived = attempt, True
+            self.received += piece.length
+            me.unwritten += 1
+            piece.owner = me.number
+            self._to_write.append(piece)
+            self.changed.notify_all()
+            return True
+
+    def give_up(self, me: Connection, piece: Piece, attempt: Attempt, *, keep: bool) -> None:
+        """Stop fetching a piece.
+
+        Args:
+            me: The connection.
+            piece: The piece.
+            attempt: What arrived of it.
+            keep: Whether that may be gone on from.
+        """
+        with self.changed:
+            if piece.rival == me.number:
+                piece.rival = None
+            if piece.owner == me.number and not piece.arrived:
+                piece.owner, piece.begun = None, 0.0
+            if keep and attempt.filled and not piece.arrived and piece.data is None:
+                piece.data = attempt
+            else:
+                self._drop(attempt)
+            self.changed.notify_all()
+
+    def release(self, me: Connection, *, rest: bool = False) -> None:
+        """Give back all that this connection asked for and did not get."""
+        with self.changed:
+            me.next = me.stop = 0
+            me.waiting, me.resting = True, rest
+            for piece in self._window:
+                if piece.owner == me.number and not piece.arrived:
+                    piece.owner, piece.begun = None, 0.0
+                if piece.rival == me.number:
+                    piece.rival = None
+            self.changed.notify_all()
+
+    def beginnings(self) -> Iterator[tuple[Piece, Attempt]]:
+        """Yield what arrived of pieces that did not arrive whole, once all is over."""
+        with self.changed:
+            for piece in self._window:
+                if piece.data is not None and piece.data.filled and not piece.arrived:
+                    yield piece, piece.data
+
+    # --- for the thread that writes
+
+    def to_write(self) -> Piece | None:
+        """Wait for a piece to write; None when all is over."""
+        with self.changed:
+            while not self._to_write:
+                if self.is_over:
+                    return None
+                self.changed.wait()
+            return self._to_write[0]
+
+    def wrote(self, piece: Piece) -> None:
+        """Note that a piece is on disk."""
+        with self.changed:
+            self._to_write.popleft()
+            piece.written = True
+            owner = self._connections.get(-1 if piece.owner is None else piece.owner)
+            if owner is not None:
+                owner.unwritten -= 1
+            self._free_data(piece)
+            self.changed.notify_all()
+
+    # --- for the thread that hashes
+
+    def to_hash(self, seconds: float) -> Piece | None:
+        """Wait for the next piece in order; None if it did not come so soon, or all is over."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.is_over or self._first_is_here(), seconds)
+            return self._window[0] if not self.is_over and self._first_is_here() else None
+
+    def hashed(self, piece: Piece) -> None:
+        """Note that a piece is part of the digest, and move the window on."""
+        with self.changed:
+            piece.hashed = True
+            self.position = piece.extent.stop
+            self._window.popleft()
+            self._free_data(piece)
+            self._extend()
+            self.changed.notify_all()
+
+    def lost(self, piece: Piece) -> None:
+        """Note that what was on disk is not what it should be: it is to be fetched."""
+        with self.changed:
+            piece.arrived = piece.written = False
+            piece.extent = piece.extent._replace(is_here=False)
+            self.changed.notify_all()
+
+    def is_written(self) -> bool:
+        """Wait until nothing is left to write; False if the transfer failed."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.error is not None or not self._to_write)
+            return self.error is None
+
+    # --- all below: with the lock held
+
+    def _extend(self) -> None:
+        while len(self._window) < WINDOW:
+            extent = next(self._extents, None)
+            if extent is None:
+                return
+            piece = Piece(extent, arrived=extent.is_here, written=extent.is_here)
+            for other in self._connections.values():
+                if other.next == extent.start and extent.stop <= other.stop:
+                    piece.owner, other.next = other.number, extent.stop
+                    break
+            self._window.append(piece)
+
+    def _at(self, offset: int) -> Piece | None:
+        for piece in self._window:
+            if piece.extent.start <= offset < piece.extent.stop:
+                return piece
+        return None
+
+    def _first_is_here(self) -> bool:
+        return bool(self._window) and self._window[0].arrived
+
+    def _sits_out(self, me: Connection) -> bool:
+        """Tell whether others do better without this connection."""
+        others = (
+            other
+            for other in self._connections.values()
+            if other is not me and not other.resting and other.source != me.source
+        )
+        return any(self._is_far_better(other, me) for other in others)
+
+    def _is_far_better(self, one: Connection, other: Connection) -> bool:
+        """Compare two connections. It must be an order: or all might wait for one another."""
+        if bool(one.standing.failures) != bool(other.standing.failures):
+            return not one.standing.failures and one.rate > 0
+        return other.rate > 0 and one.rate_now(self._clock()) > FAR * other.rate
+
+    def _is_alone(self, me: Connection) -> bool:
+        others = (other for other in self._connections.values() if other is not me)
+        return all(other.resting or self._sits_out(other) for other in others)
+
+    def _unowned(self, me: Connection) -> Piece | None:
+        found = next((p for p in self._window if p.owner is None and not p.arrived), None)
+        if found is None:
+            # Somebody asked for all the rest: from the window's end on it is to be shared.
+            for other in self._connections.values():
+                if other is not me and other.next < other.stop:
+                    other.stop = other.next
+        return found
+
+    def _held_up(self, me: Connection) -> Piece | None:
+        """Return a piece that its owner holds up and that this connection has sooner."""
+        now = self._clock()
+        for piece in self._window:
+            owner = self._connections.get(-1 if piece.owner is None else piece.owner)
+            if piece.arrived or owner is None or owner is me or piece.rival is not None:
+                continue
+            silent = 0.0 if owner.waiting else now - owner.heard
+            if not me.rate and silent < 5 * STALL:
+                return None  # not even its own rate is known
+            rate = owner.rate_now(now)
+            if not rate:
+                rate = PIECE / max(now - piece.begun, 1e-3) if piece.begun else 0.0
+            mine = piece.length / max(me.rate, 1.0)
+            if rate and piece.length / rate < 2 * mine + 0.05:
+                return None
+            return piece
+        return None
+
+    def _begin(self, me: Connection, first: Piece) -> tuple[int, int]:
+        if first.owner is not None and first.begun:
+            first.rival = me.number
+            me.next = me.stop = first.extent.stop
+            return first.extent.start, first.extent.stop
+        owner = self._connections.get(-1 if first.owner is None else first.owner)
+        if owner is not None:
+            owner.next = owner.stop = first.extent.start  # it had not begun: taken over
+            for piece in self._window:
+                if piece.owner == owner.number and not piece.begun and not piece.arrived:
+                    piece.owner = None
+        most = len(self._window) if self._is_alone(me) else RUN if me.rate else 1
+        stop = first.extent.start
+        for piece in self._window:
+            if piece.extent.start != stop:
+                continue
+            if piece.arrived or piece.owner is not None or not most:
+                break
+            piece.owner, stop, most = me.number, piece.extent.stop, most - 1
+        me.next = me.stop = stop
+        if self._is_alone(me) and stop == self._window[-1].extent.stop:
+            place = bisect_left(self._here, (stop, 0))
+            me.stop = self._here[place][0] if place < len(self._here) else self._length
+        if first.data is not None and first.alone and first.data.givers != {me.source}:
+            self._drop(first.data)
+            first.data = None
+        return first.extent.start + (first.data.filled if first.data else 0), me.stop
+
+    def _attempt(self, me: Connection, piece: Piece, offset: int) -> Attempt:
+        if piece.rival != me.number:
+            piece.begun = piece.begun or self._clock()
+            attempt, piece.data = piece.data, None
+            if attempt is not None:
+                if piece.extent.start + attempt.filled == offset:
+                    return attempt
+                self._drop(attempt)
+        return Attempt(self._free.pop())
+
+    def _drop(self, attempt: Attempt) -> None:
+        self._free.append(attempt.buffer)
+
+    def _free_data(self, piece: Piece) -> None:
+        if piece.written and piece.hashed and piece.data is not None:
+            self._drop(piece.data)
+            piece.data = None
+
+
+def memory(connections: int) -> tuple[int, int]:
+    """Return how many buffers a transfer needs, and their size in bytes."""
+    return WINDOW + connections, LARGEST
