@@ -6,16 +6,24 @@ other without noticing.
 """
 
 import contextlib
+import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from modelward import log_memory
 from modelward.device import Device
-from modelward.errors import ModelwardError, Unavailable
+from modelward.errors import ModelwardError, Refused, Unavailable
 from modelward.formats import note
+from modelward.formats.chunks import ChunkIndex
+from modelward.formats.release import Blob
+from modelward.install import device_key
 from modelward.install import neighbours as found
+from modelward.transfer import swarm
 from modelward.transfer.http import Http
+from modelward.transfer.neighbour import Neighbour
 from modelward.transfer.post import post
-from modelward.transfer.sources import HttpSource, Kind
+from modelward.transfer.sources import Sources
+from modelward.transfer.swarm import Neighbourhood
 
 GOSSIP = "/gossip"
 SECONDS = 2.0  # for one neighbour; all are asked at once
@@ -29,9 +37,26 @@ def urls(device: Device) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*settings.urls, *discovered)))
 
 
-def sources(device: Device, http: Http) -> list[HttpSource]:
-    """Return the neighbours as sources."""
-    return [HttpSource(url, http, Kind.NEIGHBOUR) for url in urls(device)]
+def sources(device: Device, http: Http) -> list[Neighbour]:
+    """Return the neighbours as sources.
+
+    Args:
+        device: The device.
+        http: A client with the patience of `modelward.transfer.neighbour`.
+    """
+    return [Neighbour(url, http) for url in urls(device)]
+
+
+def neighbour_id(device: Device) -> str:
+    """Return by what this device is known where devices share the work of fetching.
+
+    It follows from the public half of the device's key, so that every process of this device has
+    the same, and says nothing else.
+    """
+    public = device_key.public_of(device.config.state)
+    if public is None:
+        public = device_key.load_or_make(device.config.state).public.public
+    return hashlib.sha256(f"modelward/neighbour/1 {public}".encode()).hexdigest()[:16]
 
 
 def gossip(device: Device) -> None:
@@ -58,3 +83,37 @@ def gossip(device: Device) -> None:
         if shown and len(shown) <= note.CAP:
             with contextlib.suppress(ModelwardError, OSError):
                 log_memory.gossip(device, shown)
+
+
+def gather(  # noqa: PLR0913 - the last two are named
+    device: Device,
+    sources: Sources,
+    blob: Blob,
+    index: Blob | None,
+    *,
+    cost: int,
+    progress: Callable[[int], None],
+) -> bool:
+    """Bring a blob together with neighbours that want it too, if that spares the uplink.
+
+    Args:
+        device: The device.
+        sources: Where from.
+        blob: What.
+        index: Its chunk index, or None: then neighbours cannot be held to what they deliver.
+        cost: Bytes that the cheapest way to it takes without neighbours.
+        progress: Told of bytes as they are there.
+
+    Returns:
+        Whether all of it is there. It is not verified as a whole: whoever fetches it does so.
+    """
+    peers = {each.name: each for each in sources.sources if isinstance(each, Neighbour)}
+    if not peers or index is None or cost <= blob.length // (len(peers) + 1):
+        return False
+    try:
+        data = device.store.read(index) or sources.fetch_blob(index)
+        chunks = ChunkIndex.parse(data)
+    except (Refused, Unavailable):
+        return False  # an index saves bytes; nothing depends on it
+    near = Neighbourhood(neighbour_id(device), peers)
+    return swarm.gather(sources, near, blob, device.store, chunks, progress=progress)

@@ -31,6 +31,7 @@ from modelward.install.targets import Keeping, TargetStore
 from modelward.transfer import fetch, plan
 from modelward.transfer import sources as addresses
 from modelward.transfer.http import Http, Patience
+from modelward.transfer.neighbour import PATIENCE as NEAR
 from modelward.transfer.plan import Here, Limits, Plan
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
@@ -214,7 +215,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
         if changes:
             # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
-            proven = _fetch(planned, device.store, used, watch)
+            proven = _fetch(device, planned, chosen, used, watch)
             # The rest of gate 8, before any parser touches a file.
             _look_inside(examined, device.store, watch)
 
@@ -416,8 +417,8 @@ def _sources(device: Device, given: Sources | None) -> Iterator[Sources]:
     config = device.config
     neighbours.gossip(device)  # before the repository shows anything: others may have seen more
     # Each server is tried once at a time: going round them again is up to `Sources`.
-    with Http(replace(PATIENCE, tries=1)) as http:
-        near = neighbours.sources(device, http)
+    with Http(replace(PATIENCE, tries=1)) as http, Http(NEAR) as local:
+        near = neighbours.sources(device, local)
         mirrors = config.transfer.mirrors
         yield addresses.of_addresses(config.repository, mirrors, http, PATIENCE, near)
 
@@ -459,10 +460,14 @@ def _plan(chosen: Sequence[Release], store: Store) -> Plan:
     return plan.make(chosen, Here(store.lengths()), Limits(store.free() + begun))
 
 
-def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> dict[str, Look]:
+def _fetch(
+    device: Device, planned: Plan, chosen: Sequence[Release], sources: Sources, watch: Watch
+) -> dict[str, Look]:
     """Fetch all files, and return how each of them looked when it had been verified."""
     received = 0
     proven = {}
+    store = device.store
+    indexes = {file.blob: file.chunks for release in chosen for file in release.files}
 
     def progress(count: int) -> None:
         nonlocal received
@@ -470,6 +475,8 @@ def _fetch(planned: Plan, store: Store, sources: Sources, watch: Watch) -> dict[
         watch.fetching(received, planned.cost)
 
     for step in planned.steps:
+        index = indexes.get(step.blob)
+        neighbours.gather(device, sources, step.blob, index, cost=step.cost, progress=progress)
         fetch.fetch_blob(sources, step.blob, store, progress=progress)
         proven[step.blob.sha256] = store.look(step.blob.sha256)
     watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")

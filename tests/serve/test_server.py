@@ -14,6 +14,9 @@ import pytest
 from modelward.config import load
 from modelward.device import Device
 from modelward.errors import UsageError
+from modelward.formats.have import Have
+from modelward.formats.release import Blob
+from modelward.neighbours import neighbour_id
 from modelward.serve import run
 from modelward.serve.guard import MOST_EACH, Guard
 from modelward.serve.server import Server
@@ -247,3 +250,51 @@ def test_a_device_without_anything(tmp_path: Path):
     shelf = Shelf(Device(load(tmp_path, {})))
     for path in ("metadata/timestamp.json", "log/checkpoint", "metadata/1.root.json"):
         assert shelf.find(path) is None
+
+
+# --- parts of what is still being fetched ---------------------------------------------------------
+
+HAVE = '{{"extents":{},"neighbour":"{}","schema":"modelward/have/1","wants":{}}}\n'
+
+
+def test_what_it_has_of_a_blob(world, url):
+    data = world.offered["model.onnx"]
+    whole = hashlib.sha256(data).hexdigest()
+    me = neighbour_id(Device(load(world.device, {})))
+    status, body, _ = ask(url, f"/have/{whole}")
+    assert (status, body.decode()) == (200, HAVE.format(f"[[0,{len(data)}]]", me, "true"))
+    assert ask(url, f"/parts/{whole}", Range="bytes=3-7")[1] == data[3:8]
+    assert ask(url, f"/parts/{whole}")[1] == data
+    nothing = "0" * 64
+    assert ask(url, f"/have/{nothing}")[1].decode() == HAVE.format("[]", me, "false")
+    assert ask(url, f"/parts/{nothing}")[0] == 404
+    assert ask(url, f"/parts/{nothing}", Range="bytes=0-1")[0] == 404
+
+
+def test_parts_of_a_blob_that_is_being_fetched(world, url):
+    """Only what was written is handed out; the rest of the file is holes."""
+    store = Device(load(world.device, {})).store
+    blob = Blob("7" * 64, 10_000)
+    with store.partial(blob) as partial:
+        buffer = partial.buffers(1, 4096)[0]
+        view = partial.place(buffer, 4096, 4096)
+        view[:] = b"p" * 4096
+        partial.write(4096, view)
+        told = Have.parse(ask(url, f"/have/{blob.sha256}")[1], blob.length)
+        assert (told.wants, told.extents) == (True, ((4096, 8192),))
+        path = f"/parts/{blob.sha256}"
+        status, body, headers = ask(url, path, Range="bytes=5000-6999")
+        assert (status, body) == (206, b"p" * 2000)
+        assert headers["Content-Range"] == "bytes 5000-6999/10000"
+        for outside in ("bytes=0-99", "bytes=4000-4200", "bytes=8000-8192", "bytes=4096-"):
+            assert ask(url, path, Range=outside)[0] == 404
+        assert ask(url, path)[0] == 404
+        assert ask(url, f"/blobs/sha256/77/{blob.sha256}")[0] == 404
+        partial.restart()
+
+
+@pytest.mark.parametrize(
+    "path", ["/have/x", "/parts/" + "g" * 64, "/have/", "/parts/../device.key"]
+)
+def test_parts_of_nothing(url, path):
+    assert ask(url, path)[0] == 404

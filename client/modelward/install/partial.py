@@ -150,6 +150,21 @@ class Partial:
         return believed(text, self._boot, self.length)
 
 
+def there(path: Path, length: int) -> list[tuple[int, int]]:
+    """Return which parts of a file are there that another process is bringing.
+
+    Args:
+        path: The file.
+        length: Its length.
+    """
+    try:
+        with path.with_name(f"{path.name}{JOURNAL}").open("rb") as file:
+            text = file.read(_CAP).decode("ascii", "replace")
+    except OSError:
+        return []
+    return believed(text, _boot_id(), length)
+
+
 def believed(journal: str, boot: str, length: int) -> list[tuple[int, int]]:
     """Return which parts of a file are there, as (start, stop), in order and apart.
 

@@ -52,6 +52,10 @@ class Store:
         """Return a blob that is not whole yet, with what was kept of it; a context manager."""
         return Partial(self._root / FOLDER, self.path(blob.sha256), blob.length)
 
+    def partial_path(self, sha256: str) -> Path:
+        """Return where a blob is, or would be, that is not whole yet."""
+        return self._root / FOLDER / sha256
+
     def keep_partials(self, wanted: Collection[str]) -> int:
         """Remove what there is of blobs that are not wanted any more.
 

@@ -19,6 +19,7 @@ from modelward.serve.shelf import Offer, Shelf
 
 GOSSIP = "/gossip"
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
+_PARTS = re.compile(r"/(have|parts)/([0-9a-f]{64})")
 _TICK = 0.5  # seconds between two looks for connections that are too slow
 
 Hear = Callable[[bytes], None]
@@ -108,15 +109,22 @@ class _Handler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def do_GET(self) -> None:
-        offer = self._find()
+        path = self.path.split("?", 1)[0]
+        if match := _PARTS.fullmatch(path):
+            if match[1] == "have":
+                body = self.server.shelf.have(match[2]).to_bytes()
+                self._send(HTTPStatus.OK, body, {"Cache-Control": "no-store"})
+                return
+            offer = self._part(match[2])
+        else:
+            offer = self.server.shelf.find(path[1:]) if path.startswith("/") else None
         if offer is None:
             self._say(HTTPStatus.NOT_FOUND)
             return
         try:
             self._give(offer)
         finally:
-            if not isinstance(offer.content, bytes):
-                offer.content.close()
+            _close(offer)
 
     do_HEAD = do_GET  # noqa: N815 - as `http.server` calls it
 
@@ -141,9 +149,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Say nothing: what neighbours ask for is no news."""
 
-    def _find(self) -> Offer | None:
-        path = self.path.split("?", 1)[0]
-        return self.server.shelf.find(path[1:]) if path.startswith("/") else None
+    def _part(self, sha256: str) -> Offer | None:
+        """Return a blob's file if the range that is asked for is in it, checked and written."""
+        asked = _RANGE.fullmatch(self.headers.get("Range", ""))
+        have = self.server.shelf.have(sha256)
+        if asked and asked[2]:
+            there = have.covers(int(asked[1]), int(asked[2]) + 1)
+        else:
+            there = bool(have.extents) and have.extents[0][0] == 0 and not asked
+        offer = self.server.shelf.part(sha256) if there else None
+        if offer and not asked and not have.is_whole(offer.length):
+            _close(offer)
+            return None
+        return offer
 
     def _give(self, offer: Offer) -> None:
         headers = {
@@ -193,3 +211,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def _close(offer: Offer) -> None:
+    if not isinstance(offer.content, bytes):
+        offer.content.close()

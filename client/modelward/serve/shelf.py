@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modelward.device import Device
+from modelward.formats.have import Have
+from modelward.install import partial
 from modelward.install.targets import TargetStore, digest_in
+from modelward.neighbours import neighbour_id
 
 METADATA_CAP = 8 << 20  # bytes of a metadata file
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -50,6 +53,7 @@ class Shelf:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._targets = TargetStore(device.config.state)
+        self.neighbour = neighbour_id(device)
         self._versions: dict[Path, tuple[tuple[int, int], int]] = {}
 
     def find(self, path: str) -> Offer | None:
@@ -71,6 +75,25 @@ class Shelf:
             return self._metadata(file) if self._version(file) == int(match[1]) else None
         sha256 = digest_in(path)
         return _file(self._targets.path(sha256), sha256) if sha256 else None
+
+    def part(self, sha256: str) -> Offer | None:
+        """Return the file of a blob that is here or being fetched; `have` says what is in it."""
+        whole = _file(self._device.store.path(sha256), sha256)
+        return whole or _file(self._device.store.partial_path(sha256), f"{sha256}-part")
+
+    def have(self, sha256: str) -> Have:
+        """Return what there is of a blob. Of one being fetched: what was checked and written."""
+        for path, is_whole in (
+            (self._device.store.path(sha256), True),
+            (self._device.store.partial_path(sha256), False),
+        ):
+            try:
+                length = path.lstat().st_size
+            except OSError:
+                continue
+            extents = [(0, length)] if is_whole else partial.there(path, length)
+            return Have(self.neighbour, wants=True, extents=tuple(extents))
+        return Have(self.neighbour)
 
     def checkpoint(self) -> bytes | None:
         """Return the newest checkpoint of the log that this device believes, or None."""

@@ -15,12 +15,12 @@ from threading import Thread
 from typing import Protocol
 
 from modelward.errors import Refused, Unavailable
-from modelward.formats.chunks import ChunkIndex
+from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
 from modelward.transfer.board import WINDOW, Board, Connection
 from modelward.transfer.pieces import LARGEST, PIECE, Attempt, Piece
-from modelward.transfer.sources import Reader, Sources, Standing, at_fetch, wrong
+from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, wrong
 
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
 TICK = 0.1  # seconds between two looks at how far things are
@@ -143,7 +143,7 @@ class _Bringing:
         resumed = bool(self.partial.extents)
         transfer = self._transfer(index)
         try:
-            if transfer.run(self._connections(self.sources.for_blobs())):
+            if transfer.run(self._connections(self._usable(index))):
                 transfer.ban_suspects()
                 self.partial.finish()
                 return True
@@ -162,7 +162,7 @@ class _Bringing:
         Whoever lied before, the index too: what is there is worth nothing, and not gone on from.
         """
         problem: Unavailable | None = None
-        for standing in self.sources.for_blobs():
+        for standing in self._usable(None):
             self.go_on()
             self.partial.restart()
             try:
@@ -179,6 +179,16 @@ class _Bringing:
 
     def _transfer(self, index: ChunkIndex | None) -> "_Transfer":
         return _Transfer(self.sources, self.blob, self.partial, index, self.progress, self.go_on)
+
+    def _usable(self, index: ChunkIndex | None) -> list[Standing]:
+        """Return the sources to ask; neighbours only where they can waste no more than a chunk.
+
+        They are many and anybody's: without an index, one could waste a whole file (attack row 11).
+        """
+        usable = self.sources.for_blobs()
+        if index is None and self.blob.length > MAX_CHUNK:
+            usable = [each for each in usable if each.source.kind is not Kind.NEIGHBOUR]
+        return usable
 
     def _connections(self, standings: Sequence[Standing]) -> list[Standing]:
         return [standing for standing in standings for _ in range(self.connections)]

@@ -1,0 +1,317 @@
+"""Devices that fetch the same blob at the same time share the uplink: each brings a part of it.
+
+Every piece has an owner among the devices that want the blob, by rendezvous hashing: everybody
+works out the same one, without asking. A device fetches what it owns from the repository, and
+everything else from whoever has it by now. It waits for others a bounded time only: who brings
+nothing is not counted on any more, and its pieces are others' to bring, at last one's own.
+
+Pieces are checked against the chunk index before they are kept or handed on. The index is believed
+in nothing else: the whole file's digest is computed afterwards (`modelward.transfer.fetch`).
+"""
+
+import functools
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import Protocol
+
+from modelward.errors import NotFound, Refused, Unavailable
+from modelward.formats.chunks import ChunkIndex
+from modelward.formats.have import Have
+from modelward.formats.release import Blob
+from modelward.transfer import pieces
+from modelward.transfer.fetch import Partial
+from modelward.transfer.pieces import LARGEST, Extent
+from modelward.transfer.shares import Shares
+from modelward.transfer.sources import Kind, Reader, Sources, Standing, wrong
+
+MOST = 16  # neighbours at once
+POLL = 0.5  # seconds between two looks at what a neighbour has
+FIRST = 3.0  # seconds to wait for neighbours' first answers before the repository is asked
+STALL = 5.0  # seconds, at least, without any piece before somebody is not counted on any more
+SLOW = 3.0  # ... or so many times what one of one's own pieces took
+FAILURES = 3  # of a neighbour, before it is left alone
+
+TICK = 0.1  # seconds between two looks at how far things are
+
+Progress = Callable[[int], None]
+Open = Callable[[Blob, int, int], Reader]
+
+
+class Peer(Protocol):
+    """A neighbour; see `modelward.transfer.neighbour.Neighbour`."""
+
+    def have(self, blob: Blob) -> Have:
+        """Return what it says that it has."""
+        ...
+
+    def open_part(self, blob: Blob, start: int, stop: int) -> Reader:
+        """Return a reader of a part."""
+        ...
+
+
+class Shelf(Protocol):
+    """Where blobs are kept; see `modelward.install.store.Store`."""
+
+    def partial(self, blob: Blob) -> AbstractContextManager[Partial]:
+        """Return a blob that is not whole yet, with what was kept of it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """The neighbours there are.
+
+    Attributes:
+        me: This device's own id, as it tells others.
+        peers: Neighbours, by the name that they have as sources.
+    """
+
+    me: str
+    peers: Mapping[str, Peer]
+
+
+def _nothing() -> None:
+    pass
+
+
+def gather(  # noqa: PLR0913 - the last two are named
+    sources: Sources,
+    near: Neighbourhood,
+    blob: Blob,
+    shelf: Shelf,
+    index: ChunkIndex,
+    *,
+    progress: Progress,
+    go_on: Callable[[], None] = _nothing,
+) -> bool:
+    """Bring as much of a blob as possible together with neighbours. It is not verified as a whole.
+
+    Args:
+        sources: Where from; neighbours among them by the names that `near` has.
+        near: The neighbours.
+        blob: What.
+        shelf: Where to.
+        index: What it consists of.
+        progress: Told of bytes as they are there.
+        go_on: Called now and then; may raise to stop. What arrived is kept.
+
+    Returns:
+        Whether all of it is there.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if (index.sha256, index.length) != (blob.sha256, blob.length):
+        return False
+    standings = [
+        standing
+        for standing in sources.for_blobs()
+        if standing.source.kind is Kind.NEIGHBOUR and standing.source.name in near.peers
+    ][:MOST]
+    if not standings:
+        return False
+    with shelf.partial(blob) as partial:
+        swarm = _Swarm(sources, near, blob, partial, index, progress)
+        return swarm.run(standings, go_on)
+
+
+class _Swarm:
+    """One blob, while it is gathered. Threads: one asks the repository, one each neighbour."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - see `gather`
+        self,
+        sources: Sources,
+        near: Neighbourhood,
+        blob: Blob,
+        partial: Partial,
+        index: ChunkIndex,
+        progress: Progress,
+    ) -> None:
+        self._sources = sources
+        self._near = near
+        self._blob = blob
+        self._partial = partial
+        self._progress = progress
+        self._clock = sources.clock
+        self._pieces: Sequence[Extent] = tuple(pieces.indexed(index, partial.extents))
+        self._shares = Shares(near.me, blob.sha256, self._pieces)
+        self._changed = Condition()  # guards all that follows, the shares, and the file
+        self._unheard: set[str] = set()  # neighbours that have not answered yet
+        self._over = False
+        self._error: BaseException | None = None
+        self._left = 0  # neighbours whose thread has ended
+        self._moved = self._clock()  # when a piece last arrived
+        self._slowest = 0.0  # seconds that a piece took from the repository
+        self._arrived = 0  # bytes since the caller was last told
+
+    def run(self, standings: Sequence[Standing], go_on: Callable[[], None]) -> bool:
+        """Gather until everything is here, or nobody near brings any more; tell which."""
+        work = [functools.partial(self._ask_neighbour, each) for each in standings]
+        threads = [
+            Thread(target=self._guarded, args=(each,), name="modelward-swarm", daemon=True)
+            for each in (self._ask_origin, *work)
+        ]
+        self._unheard = {each.source.name for each in standings}
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._is_over(len(standings)):
+                self._tell()
+                go_on()
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+            for thread in threads:
+                thread.join()
+            self._tell()
+        if self._error is not None:
+            raise self._error
+        return not self._shares.missing
+
+    # --- the caller's thread
+
+    def _is_over(self, neighbours: int) -> bool:
+        with self._changed:
+            self._changed.wait(TICK)
+            # Without neighbours, fetching as always is better.
+            alone = self._left >= neighbours
+            return not self._shares.missing or alone or self._error is not None
+
+    def _tell(self) -> None:
+        with self._changed:
+            count, self._arrived = self._arrived, 0
+        if count:
+            self._progress(count)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+            with self._changed:
+                self._error = self._error or error
+                self._changed.notify_all()
+
+    # --- the thread that asks the repository
+
+    def _ask_origin(self) -> None:
+        buffer = self._partial.buffers(1, LARGEST)[0]
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or not self._unheard, FIRST)
+        while (number := self._own()) is not None:
+            began = self._clock()
+            if not self._from_origin(number, buffer):
+                return  # neighbours may still bring what they have
+            self._slowest = max(self._slowest, self._clock() - began)
+
+    def _own(self) -> int | None:
+        """Wait for a piece that is this device's to bring; None when there is nothing to do."""
+        with self._changed:
+            while not self._over and self._shares.missing:
+                number = self._shares.take_own()
+                if number is not None:
+                    return number
+                self._changed.wait(POLL)
+                now = self._clock()
+                if now - self._moved > max(STALL, SLOW * self._slowest):
+                    self._shares.count_on_fewer()
+                    self._moved = now
+            return None
+
+    def _from_origin(self, number: int, buffer: memoryview) -> bool:
+        for standing in self._sources.for_blobs():
+            if standing.source.kind is Kind.NEIGHBOUR:
+                continue
+            try:
+                self._bring(number, standing, buffer, standing.source.open)
+            except Refused as error:
+                self._sources.ban(standing, error)
+            except Unavailable:
+                self._sources.failed(standing)
+            else:
+                return True
+        self._put_back(number)
+        return False
+
+    # --- one thread a neighbour
+
+    def _ask_neighbour(self, standing: Standing) -> None:
+        name, peer, failures = standing.source.name, self._near.peers[standing.source.name], 0
+        buffer = self._partial.buffers(1, LARGEST)[0]
+        while failures < FAILURES and not self._over:
+            try:
+                have = peer.have(self._blob)
+                if have.neighbour == self._near.me:
+                    break  # it is this very device
+                with self._changed:
+                    self._shares.note(name, have)
+                    self._unheard.discard(name)
+                    self._changed.notify_all()
+                while (number := self._near_one(name)) is not None:
+                    try:
+                        self._bring(number, standing, buffer, peer.open_part)
+                    finally:
+                        self._put_back(number)  # unless it is here
+                    failures = 0
+            except Refused as error:
+                self._sources.ban(standing, error)
+                break
+            except NotFound:
+                failures += 1  # it moved on, or never had what it said
+            except Unavailable:
+                self._sources.failed(standing)
+                failures += 1
+            with self._changed:
+                self._unheard.discard(name)
+                self._changed.wait_for(lambda: self._over, POLL)
+        with self._changed:
+            self._left += 1
+            self._unheard.discard(name)
+            self._shares.forget(name)
+            self._changed.notify_all()
+
+    def _near_one(self, name: str) -> int | None:
+        """Take any piece that a neighbour has: at random, so that not all ask for the same."""
+        with self._changed:
+            return None if self._over else self._shares.take_from(name, random.choice)
+
+    # --- any of them
+
+    def _bring(self, number: int, standing: Standing, buffer: memoryview, open_: Open) -> None:
+        """Bring one piece and keep it, if it is what the index says.
+
+        Raises:
+            Refused: It is not.
+            Unavailable: It was not delivered.
+        """
+        piece = self._pieces[number]
+        length, name = piece.stop - piece.start, standing.source.name
+        view = self._partial.place(buffer, piece.start, length)
+        began, filled = self._clock(), 0
+        reader = open_(self._blob, piece.start, piece.stop)
+        try:
+            while filled < length:
+                count = reader.readinto(view[filled:])
+                if not count:
+                    raise Unavailable(f"{name} ended early")
+                filled += count
+            reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
+        finally:
+            reader.close()
+        if not pieces.matches(piece, view):
+            raise wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
+        self._sources.delivered(standing, length, self._clock() - began)
+        with self._changed:
+            self._partial.write(piece.start, view)
+            self._shares.arrived(number, name)
+            self._moved = self._clock()
+            self._arrived += length
+            self._changed.notify_all()
+
+    def _put_back(self, number: int) -> None:
+        with self._changed:
+            self._shares.put_back(number)
+            self._changed.notify_all()

@@ -1,0 +1,249 @@
+"""Gathering a blob with neighbours, over real HTTP: honest ones, lying ones, and none."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelward.formats.chunks import ChunkIndex
+from modelward.formats.have import Have
+from modelward.formats.release import Blob
+from modelward.install.store import Store
+from modelward.transfer import fetch, swarm
+from modelward.transfer.http import Http
+from modelward.transfer.neighbour import Neighbour
+from modelward.transfer.pace import Patience
+from modelward.transfer.sources import HttpSource, Sources
+from modelward.transfer.swarm import Neighbourhood
+
+CHUNK = 256 << 10
+DATA = b"".join(hashlib.sha256(b"%d" % n).digest() * (CHUNK // 32) for n in range(12)) + b"end"
+BLOB = Blob(hashlib.sha256(DATA).hexdigest(), len(DATA))
+CUTS = [DATA[at : at + CHUNK] for at in range(0, len(DATA), CHUNK)]
+INDEX = ChunkIndex.of(
+    BLOB.sha256, BLOB.length, [(len(cut), hashlib.sha256(cut).digest()) for cut in CUTS]
+)
+ME, OTHER = "1" * 16, "2" * 16
+PATIENCE = Patience(connect=5.0, first=5.0, window=2.0, rate=1024, tries=1)
+
+
+@dataclass
+class Host:
+    """A server of this one blob: the repository, or a neighbour that says what it likes.
+
+    Attributes:
+        have: What it says that it has; None for a server that knows no such question.
+        spoil: Changes the bytes of a range before they are sent.
+        sent: Bytes of the blob that were asked of it.
+    """
+
+    have: Callable[[], bytes | None] = lambda: None
+    spoil: Callable[[bytes], bytes | None] = lambda data: data
+    sent: int = 0
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def running(self) -> Iterator["Host"]:
+        host = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                host.asked.append(self.path)
+                if self.path.startswith("/have/"):
+                    self._send(200, host.have())
+                    return
+                start, stop = 0, len(DATA)
+                given = self.headers.get("Range")
+                if given:
+                    first, last = given.removeprefix("bytes=").split("-")
+                    start, stop = int(first), int(last) + 1
+                host.sent += stop - start
+                body = host.spoil(DATA[start:stop])
+                self._send(206 if given else 200, body, f"bytes {start}-{stop - 1}/{len(DATA)}")
+
+            def _send(self, status: int, body: bytes | None, extent: str = "") -> None:
+                if body is None:
+                    status, body = 404, b""
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                if status == 206:
+                    self.send_header("Content-Range", extent)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+def says(*extents: tuple[int, int], wants: bool = True, who: str = OTHER) -> Callable[[], bytes]:
+    return lambda: Have(who, wants, extents).to_bytes()
+
+
+@dataclass
+class Scene:
+    """A device with a store, its repository, and its neighbours."""
+
+    store: Store
+    sources: Sources
+    near: Neighbourhood
+    origin: Host
+
+    def gather(self) -> bool:
+        return swarm.gather(
+            self.sources, self.near, BLOB, self.store, INDEX, progress=lambda _: None
+        )
+
+    def fetch(self) -> None:
+        fetch.fetch_blob(self.sources, BLOB, self.store, INDEX)
+        assert self.store.is_intact(BLOB)
+
+
+@contextmanager
+def scene(tmp_path: Path, *neighbours: Host, origin: Host | None = None) -> Iterator[Scene]:
+    (tmp_path / "store").mkdir()
+    with ExitStack() as stack:
+        origin = stack.enter_context((origin or Host()).running())
+        http = stack.enter_context(Http(PATIENCE))
+        peers = [Neighbour(stack.enter_context(each.running()).url, http) for each in neighbours]
+        sources = Sources([HttpSource(origin.url, http), *peers], PATIENCE)
+        near = Neighbourhood(ME, {each.name: each for each in peers})
+        yield Scene(Store(tmp_path / "store"), sources, near, origin)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Nobody is waited for as long as in the field."""
+    monkeypatch.setattr(swarm, "STALL", 0.5)
+    monkeypatch.setattr(swarm, "POLL", 0.05)
+
+
+def test_a_neighbour_that_has_everything(tmp_path):
+    neighbour = Host(says((0, len(DATA))))
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather()
+        device.fetch()
+    assert (device.origin.sent, neighbour.sent) == (0, len(DATA))
+
+
+def test_what_no_neighbour_has_comes_from_the_repository(tmp_path):
+    neighbour = Host(says((0, 4 * CHUNK), wants=False))
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather()
+        device.fetch()
+    assert neighbour.sent == 4 * CHUNK
+    assert device.origin.sent == len(DATA) - 4 * CHUNK
+
+
+def test_a_neighbour_that_promises_and_brings_nothing(tmp_path):
+    """It wants the blob, so a part is its to bring; it never does, and is not waited for longer."""
+    with scene(tmp_path, Host(says())) as device:
+        assert device.gather()
+        device.fetch()
+    assert device.origin.sent == len(DATA)
+
+
+@pytest.mark.parametrize("liars", [1, 4])
+def test_wrong_bytes_cost_one_piece_a_neighbour(tmp_path, liars):
+    hosts = [
+        Host(says((0, len(DATA)), who=f"{n:016x}"), spoil=lambda data: b"\0" * len(data))
+        for n in range(2, 2 + liars)
+    ]
+    with scene(tmp_path, *hosts) as device:
+        device.gather()
+        device.fetch()
+        assert set(device.sources.banned()) == {host.url for host in hosts}
+    assert all(host.sent <= 1 << 20 for host in hosts)
+    assert device.origin.sent <= len(DATA) + liars * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        Host(),
+        Host(lambda: b"nonsense"),
+        Host(lambda: b"x" * 300_000),
+        Host(lambda: json.dumps({"schema": "modelward/have/1"}).encode()),
+        Host(says((0, 1 << 40))),
+        Host(says((0, len(DATA))), spoil=lambda _: None),
+        Host(says((0, len(DATA))), spoil=lambda data: data[:100]),
+        Host(says((0, len(DATA))), spoil=lambda data: data * 2),
+        Host(says((0, len(DATA)), who=ME)),
+    ],
+    ids=["no idea", "nonsense", "endless", "missing", "larger", "404", "short", "long", "itself"],
+)
+def test_neighbours_of_every_kind(tmp_path, host):
+    with scene(tmp_path, host) as device:
+        device.gather()
+        device.fetch()
+
+
+def test_a_repository_that_is_gone(tmp_path):
+    """What neighbours have is gathered all the same, up to the last byte."""
+    neighbour = Host(says((0, len(DATA))))
+    with scene(tmp_path, neighbour, origin=Host(spoil=lambda _: None)) as device:
+        assert device.gather()
+        device.fetch()
+
+
+def test_what_is_here_already_is_not_brought_again(tmp_path):
+    neighbour = Host(says((0, len(DATA))))
+    with scene(tmp_path, neighbour) as device:
+        with device.store.partial(BLOB) as partial:
+            buffer = partial.buffers(1, CHUNK)[0]
+            view = partial.place(buffer, 0, CHUNK)
+            view[:] = CUTS[0]
+            partial.write(0, view)
+        assert device.gather()
+        device.fetch()
+    assert neighbour.sent == len(DATA) - CHUNK
+
+
+def test_without_neighbours_nothing_is_gathered(tmp_path):
+    with scene(tmp_path) as device:
+        assert not device.gather()
+        assert device.origin.sent == 0
+
+
+def test_without_an_index_no_neighbour_is_asked_for_much(tmp_path):
+    neighbour = Host(says((0, len(DATA))), spoil=lambda data: b"\0" * len(data))
+    with scene(tmp_path, neighbour) as device:
+        fetch.fetch_blob(device.sources, BLOB, device.store)
+        assert device.store.is_intact(BLOB)
+    assert neighbour.sent == 0
+
+
+def test_whoever_stops_it_is_heard(tmp_path):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with scene(tmp_path, Host(says())) as device, pytest.raises(KeyboardInterrupt):
+        swarm.gather(
+            device.sources,
+            device.near,
+            BLOB,
+            device.store,
+            INDEX,
+            progress=lambda _: None,
+            go_on=stop,
+        )
