@@ -134,7 +134,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
     with (
         _reported(device, only_check=only_check) as ended,
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
-        _sources(device, sources) as used,
+        sources_of(device, sources) as used,
     ):
         # 1. Recover: finish or undo whatever was interrupted; judge what is on trial.
         activate.recover(device, watch.passed, judge=not only_check)
@@ -409,7 +409,7 @@ class _Visit:
 
 
 @contextmanager
-def _sources(device: Device, given: Sources | None) -> Iterator[Sources]:
+def sources_of(device: Device, given: Sources | None) -> Iterator[Sources]:
     """Use the sources that were handed in, else those of the device's configuration."""
     if given is not None:
         yield given

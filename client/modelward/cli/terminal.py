@@ -34,12 +34,19 @@ class Terminal:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def fetching(self, received: int, total: int) -> None:
-        """Draw the bar."""
+        """Draw the bar of what has arrived."""
+        self._draw(received, total, "")
+
+    def hashing(self, done: int, total: int) -> None:
+        """Draw the bar of what has been hashed."""
+        self._draw(done, total, " hashed")
+
+    def _draw(self, count: int, total: int, what: str) -> None:
         if self._bar and total:
-            done = 30 * received // total
+            done = 30 * count // total
             sys.stderr.write(
-                f"\r  [{'#' * done}{'.' * (30 - done)}] {100 * received // total:3d} % of "
-                f"{total / 1e6:.1f} MB"
+                f"\r  [{'#' * done}{'.' * (30 - done)}] {100 * count // total:3d} % of "
+                f"{total / 1e6:.1f} MB{what}"
             )
             sys.stderr.flush()
             self._open = True

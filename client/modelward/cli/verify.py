@@ -1,22 +1,26 @@
-"""`modelward verify`: is everything installed as it was approved?"""
+"""`modelward verify`: is everything here as it was approved? With `--repair`: make it so."""
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from modelward.cli.options import command, device_of
-from modelward.cli.terminal import say
-from modelward.errors import ExitCode, Refused, UsageError
+from modelward.cli.terminal import Terminal, say
+from modelward.errors import ExitCode
 
 if TYPE_CHECKING:
-    from modelward.device import Device
-    from modelward.formats.installed import Slot
+    from modelward.scan import Damage, Scanned
 
 _HELP = """\
-Hash every file of every installed model again and verify its proof. Exit code 3 if anything is
-not as it was approved.
+Hash every file of every installed model again and verify its proof; so too the release that is
+kept to fall back to, all blobs, and the small files that this device remembers by. Exit code 3 if
+anything is not as it was approved.
+
+With --repair, mend it: from a copy that is here, else from wherever this device fetches. Versions
+do not change, and programs that have a model open are not disturbed. Exit code 3 if damage remains.
 
 example:
-  modelward verify --state /var/lib/modelward
+  modelward verify --repair --state /var/lib/modelward
 """
 
 
@@ -24,45 +28,73 @@ def add(commands: Any) -> None:
     """Add the command."""
     verify = command(commands, "verify", _run, "re-hash everything installed", _HELP)
     verify.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
+    verify.add_argument("--repair", action="store_true", help="mend what is damaged")
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    device = device_of(options)
-    installed = device.slots.installed()
-    problems: list[dict[str, str]] = []
-    checked = []
-    for model in options.models or sorted(installed.active):
-        if model not in installed.active:
-            raise UsageError(f"no model {model!r} is installed")
-        slots = [installed.active[model]]
-        slots += [installed.previous[model]] if model in installed.previous else []
-        for slot in slots:
-            found = _damage(device, model, slot)
-            problems += [
-                {"model": model, "version": slot.version, "path": path, "problem": problem}
-                for path, problem in found
-            ]
-            checked.append({"model": model, "version": slot.version, "intact": not found})
-    text = [
-        f"{item['model']} {item['version']}: {'intact' if item['intact'] else 'DAMAGED'}"
-        for item in checked
-    ]
-    text += [f"  {item['path']}: {item['problem']}" for item in problems]
+    return _repair(options) if options.repair else _verify(options)
+
+
+def _verify(options: argparse.Namespace) -> ExitCode:
+    from modelward import scan  # noqa: PLC0415 - each command loads what it needs
+
+    terminal = Terminal(quiet=options.json)
+    found = scan.scan(device_of(options), options.models, terminal.hashing)
+    terminal.end()
+    text = [*_slots(found), *map(_problem, found.damage)]
+    if found.damage:
+        text.append("what to do: run `modelward verify --repair`")
     say(
         options,
-        {"outcome": "damaged" if problems else "intact", "checked": checked, "problems": problems},
+        {
+            "outcome": "damaged" if found.damage else "intact",
+            "checked": _checked(found),
+            "problems": [damage.to_dict() for damage in found.damage],
+        },
         "\n".join(text) or "nothing is installed",
     )
-    return ExitCode.REFUSED if problems else ExitCode.DONE
+    return ExitCode.REFUSED if found.damage else ExitCode.DONE
 
 
-def _damage(device: "Device", model: str, slot: "Slot") -> list[tuple[str, str]]:
-    from modelward import explain  # noqa: PLC0415
+def _repair(options: argparse.Namespace) -> ExitCode:
+    from modelward import repair  # noqa: PLC0415
 
-    found: list[tuple[str, str]] = []
-    try:
-        found.extend(device.slots.problems(model, slot))
-        explain.proof(device, model, slot)
-    except Refused as error:
-        found.append(("proof", error.reason))
-    return found
+    terminal = Terminal(quiet=options.json)
+    done = repair.repair(device_of(options), options.models, terminal.hashing, terminal)
+    terminal.end()
+    text = [
+        *_slots(done.scanned),
+        *(f"{_problem(damage)}: mended" for damage in done.mended),
+        *(f"{_problem(damage)}: NOT mended: {why}" for damage, why in done.remaining),
+    ]
+    if done.fetched:
+        text.append(f"{done.fetched} bytes were fetched")
+    say(
+        options,
+        {
+            "outcome": "damaged" if done.remaining else "repaired" if done.mended else "intact",
+            "checked": _checked(done.scanned),
+            "mended": [damage.to_dict() for damage in done.mended],
+            "problems": [damage.to_dict() | {"why": why} for damage, why in done.remaining],
+            "fetched": done.fetched,
+        },
+        "\n".join(text) or "nothing is installed",
+    )
+    return ExitCode.REFUSED if done.remaining else ExitCode.DONE
+
+
+def _checked(found: "Scanned") -> list[dict[str, Any]]:
+    return [
+        {"model": model, "version": slot.version, "intact": found.is_intact(model, slot)}
+        for model, slot in found.slots
+    ]
+
+
+def _slots(found: "Scanned") -> Iterable[str]:
+    for model, slot in found.slots:
+        yield f"{model} {slot.version}: {'intact' if found.is_intact(model, slot) else 'DAMAGED'}"
+
+
+def _problem(damage: "Damage") -> str:
+    of = f"{damage.model} {damage.slot.version}: " if damage.slot else ""
+    return f"  {of}{damage.path}: {damage.problem}"

@@ -168,6 +168,25 @@ def rename(source: Path, destination: Path) -> None:
         sync_directory(source.parent)
 
 
+def exchange(aside: Path, place: Path) -> None:
+    """Let a directory that was made aside take the place of another thing, which is removed.
+
+    In one step where the file system can; else there is a moment in which nothing is there.
+    """
+    if os.path.lexists(place):
+        try:
+            syscalls.exchange(aside, place)
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise
+            syscalls.rename(place, place.with_name(f"{TEMPORARY}{secrets.token_hex(8)}"))
+            syscalls.rename(aside, place)
+    else:
+        syscalls.rename(aside, place)
+    sync_directory(place.parent)
+    sweep(place.parent)
+
+
 def remove(path: Path) -> None:
     """Remove a file of any kind, a symbolic link or a whole tree, if it is there."""
     if os.path.lexists(path):

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 READ = 1 << 20  # bytes
 _ALONE = 4 << 20  # bytes: less is hashed sooner than a thread is started
@@ -19,12 +19,19 @@ def digests(descriptors: Sequence[int]) -> list[str]:
         return list(pool.map(sha256_of, descriptors))
 
 
-def sha256_of(descriptor: int) -> str:
-    """Return the digest of an open file from its start to its end."""
+def sha256_of(descriptor: int, progress: Callable[[int], object] | None = None) -> str:
+    """Return the digest of an open file from its start to its end.
+
+    Args:
+        descriptor: The file.
+        progress: Told of bytes as they are hashed.
+    """
     digest = hashlib.sha256()
     block = memoryview(bytearray(READ))  # filled again and again: a fresh one costs as much as SHA
     offset = 0
     while count := os.preadv(descriptor, [block], offset):
         digest.update(block[:count])
         offset += count
+        if progress:
+            progress(count)
     return digest.hexdigest()

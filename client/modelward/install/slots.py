@@ -98,10 +98,24 @@ class Slots:
         """
         slot = Slot(release.version, release.counter, hashlib.sha256(document).hexdigest())
         place = self.directory(release.model, slot)
-        if place.is_dir():
-            return slot
+        if not place.is_dir():
+            fsops.rename(self._aside(place, release, document, evidence), place)
+        return slot
+
+    def rebuild(self, release: Release, document: bytes, evidence: Mapping[str, bytes]) -> None:
+        """Make a slot anew, and let it take the place of the damaged one in one step."""
+        slot = Slot(release.version, release.counter, hashlib.sha256(document).hexdigest())
+        place = self.directory(release.model, slot)
+        if place.parent.is_symlink() or not place.parent.is_dir():
+            fsops.remove(place.parent)  # not a folder: none of its slots can be opened as they are
+        fsops.exchange(self._aside(place, release, document, evidence), place)
+
+    def _aside(
+        self, place: Path, release: Release, document: bytes, evidence: Mapping[str, bytes]
+    ) -> Path:
+        """Make a slot beside its place, whole and durable."""
         fsops.make_directory(place.parent)
-        aside = place.with_name(f".tmp-{slot.name}")
+        aside = place.with_name(f".tmp-{place.name}")
         fsops.remove(aside)
         folders = {aside, aside / "files"}
         fsops.make_directory(aside / "files")
@@ -116,8 +130,7 @@ class Slots:
             fsops.write_aside(aside / name, data, 0o444)
         for folder in sorted(folders, reverse=True):
             fsops.sync_directory(folder)
-        fsops.rename(aside, place)
-        return slot
+        return aside
 
     def problems(
         self, model: str, slot: Slot, proven: Mapping[str, Look] | None = None

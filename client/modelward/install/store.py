@@ -79,6 +79,14 @@ class Store:
         with Folder(self._root) as folder:
             return folder.look(_place(sha256))
 
+    def link(self, blob: Blob, copy: Path) -> None:
+        """Take an intact copy, by hard link, for a blob that is missing or damaged."""
+        path = self.path(blob.sha256)
+        fsops.make_directory(path.parent)
+        fsops.remove(path)
+        fsops.link(copy, path)
+        fsops.sync_directory(path.parent)
+
     def read(self, blob: Blob) -> bytes | None:
         """Return a small blob's content if it is here and intact, else None."""
         try:

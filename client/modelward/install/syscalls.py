@@ -11,6 +11,8 @@ import os
 import struct
 from pathlib import Path
 
+_HERE = -100  # AT_FDCWD: paths are relative to the working directory
+_EXCHANGE = 2  # RENAME_EXCHANGE
 _CLONE = 0x40049409  # FICLONE: let two files share their blocks until one is written to
 _ENABLE_VERITY = 0x40806685  # FS_IOC_ENABLE_VERITY: version 1, SHA-256, blocks of 4096 bytes
 
@@ -88,6 +90,19 @@ def make_directory(path: Path, mode: int) -> None:
 def rename(source: Path, destination: Path) -> None:
     """Rename, replacing what is there, atomically."""
     os.rename(source, destination)  # noqa: PTH104
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two names in use swap what they lead to, atomically (Linux)."""
+    import ctypes  # noqa: PLC0415 - loads slowly, and only repairs need it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "renameat2", None)
+    if call is None:  # a C library from before 2018
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def link(source: Path, destination: Path) -> None:

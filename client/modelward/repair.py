@@ -1,0 +1,253 @@
+"""Mending what a scan found damaged: from what is here twice, else from wherever bytes come from.
+
+Whatever is rebuilt is rebuilt aside and takes its place in one step; no version changes. A process
+that has a model open keeps what it opened. A kill at any moment leaves what can be mended again.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from modelward import activate, fastpath, restore, scan, update
+from modelward.device import Device
+from modelward.errors import Gate, ModelwardError, Refused
+from modelward.examine import examine, required
+from modelward.formats import policy as policies
+from modelward.formats.installed import Slot
+from modelward.formats.policy import FleetPolicy
+from modelward.formats.release import Blob, Release, ReleaseFile
+from modelward.install import fsops
+from modelward.scan import Damage, Part, Progress, Scanned
+from modelward.transfer import fetch, sources
+from modelward.transfer.sources import Sources
+from modelward.trust import clock
+from modelward.trust.repository import Repository
+
+EVIDENCE = ("evidence.jsonl", "layout.json", "policy.json")
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What a repair did.
+
+    Attributes:
+        mended: What was damaged and is not any more.
+        remaining: What is damaged still, and why it could not be mended.
+        scanned: How things stand now.
+        fetched: Bytes of blobs that were fetched.
+    """
+
+    mended: tuple[Damage, ...]
+    remaining: tuple[tuple[Damage, str], ...]
+    scanned: Scanned
+    fetched: int
+
+
+def repair(
+    device: Device,
+    models: Sequence[str],
+    progress: Progress,
+    watch: update.Watch,
+    given: Sources | None = None,
+) -> Repaired:
+    """Scan a device and mend what is damaged.
+
+    Args:
+        device: The device.
+        models: The models to examine; empty for all of them, and everything else that is kept.
+        progress: Told of the bytes that are hashed.
+        watch: Is told what is fetched.
+        given: Where bytes come from; None for what the device is configured for.
+
+    Raises:
+        UsageError: A model is not installed.
+        Refused: What is installed cannot be read, and not be told from what else is here.
+        Unavailable: An update runs.
+    """
+    with fsops.lock(device.config.state / "lock"), update.sources_of(device, given) as used:
+        restored = restore.generation(device)
+        activate.recover(device, watch.passed, judge=False)
+        found = scan.scan(device, models, progress)
+        work = _Repair(device, used, watch, found)
+        work.mend()
+        after = scan.scan(device, models, progress) if found.damage else found
+        _clear_alarms(device, after)
+    mended = (*restored, *(each for each in found.damage if each not in after.damage))
+    remaining = tuple((each, work.why(each)) for each in after.damage)
+    return Repaired(mended, remaining, after, work.fetched)
+
+
+class _Repair:
+    """One repair of one device."""
+
+    def __init__(self, device: Device, used: Sources, watch: update.Watch, found: Scanned) -> None:
+        self._device = device
+        self._sources = used
+        self._watch = watch
+        self._found = found
+        self._whole = {digest for digest, path in found.intact.items() if _is_in(device, path)}
+        self._reasons: dict[object, str] = {}
+        self._wanted = 0  # bytes, with those of the blob that is being fetched
+        self.fetched = 0
+
+    def mend(self) -> None:
+        """Mend what can be mended; go on where something cannot."""
+        damage = self._found.damage
+        parts = {found.part for found in damage}
+        for part, mend in (
+            (Part.FLOORS, self._mend_floors),
+            (Part.LOG, self._mend_log),
+            (Part.METADATA, self._mend_metadata),
+        ):
+            if part in parts:
+                self._attempt(part, mend)
+        needed = {file.blob.sha256: file.blob for file in self._files()}
+        for found in damage:
+            if found.part is Part.BLOB:
+                digest = Path(found.path).name
+                self._attempt(found.path, self._mend_blob, digest, needed.get(digest))
+        for model, slot in self._found.slots:
+            if not self._found.is_intact(model, slot):
+                self._attempt((model, slot), self._mend_slot, model, slot)
+        if Part.GENERATION in parts:
+            self._attempt(Part.GENERATION, self._mend_generation)
+
+    def why(self, damage: Damage) -> str:
+        """Return why something is still damaged."""
+        if damage.part is Part.ROOT:
+            return "all trust follows from it: put back the root metadata that the device came with"
+        for key in ((damage.model, damage.slot), damage.path, damage.part):
+            if key in self._reasons:
+                return self._reasons[key]
+        return "it could not be mended"
+
+    def _attempt(self, key: object, mend: Callable[..., None], *arguments: object) -> None:
+        try:
+            mend(*arguments)
+        except ModelwardError as error:
+            self._reasons[key] = error.reason
+        except OSError as error:
+            self._reasons[key] = str(error)
+
+    def _mend_floors(self) -> None:
+        """Write both copies; if both were lost, what is installed says what is too old."""
+        known = self._device.floors.load()
+        least = dict(known.releases)
+        for model, slot in self._device.slots.installed().active.items():
+            if model not in self._device.trials.on_trial():
+                least[model] = max(slot.counter, least.get(model, 0))
+        self._device.floors.save(replace(known, releases=least))
+
+    def _mend_log(self) -> None:
+        state = self._device.log.load()
+        if state is None:
+            raise Refused(
+                Gate.LOG,
+                "both copies are lost: the next update believes the log without comparing it",
+                "run `modelward update`, and compare with a neighbour by `modelward gossip`",
+            )
+        self._device.log.save(state)
+
+    def _mend_metadata(self) -> None:
+        """Drop what is damaged: the next update fetches it, and the floors remember."""
+        fastpath.forget(self._device.config.state)
+        for found in self._found.damage:
+            if found.part is Part.METADATA:
+                fsops.remove(self._device.config.state / found.path)
+
+    def _files(self) -> Iterator[ReleaseFile]:
+        """Yield the files of every slot whose list of files is intact."""
+        for model, slot in self._found.slots:
+            with contextlib.suppress(Refused):
+                yield from self._device.slots.release(model, slot)[0].files
+
+    def _mend_blob(self, digest: str, blob: Blob | None) -> None:
+        if blob is None:  # nothing needs it
+            self._device.store.remove(digest)
+        else:
+            self._bring(blob)
+
+    def _bring(self, blob: Blob) -> None:
+        """Bring a blob into the store: from a slot that has it, or from wherever it can be had."""
+        store = self._device.store
+        copy = self._found.intact.get(blob.sha256)
+        if copy is not None:
+            store.link(blob, copy)
+        else:
+            if not store.path(blob.sha256).is_file():
+                store.remove(blob.sha256)  # whatever stands in the way
+            self._wanted = self.fetched + blob.length
+            fetch.fetch_blob(self._sources, blob, store, progress=self._received)
+        self._whole.add(blob.sha256)
+
+    def _received(self, count: int) -> None:
+        self.fetched += count
+        self._watch.fetching(self.fetched, max(self.fetched, self._wanted))
+
+    def _mend_slot(self, model: str, slot: Slot) -> None:
+        """Build the slot aside, and let it take the place of the damaged one."""
+        proven = all(found.path != "proof" for found in self._of(model, slot))
+        document, evidence = self._kept(model, slot) if proven else self._documents(model, slot)
+        release = Release.parse(document)
+        for file in release.files:
+            if file.blob.sha256 not in self._whole and not self._device.store.is_intact(file.blob):
+                self._bring(file.blob)
+        self._device.slots.rebuild(release, document, evidence)
+
+    def _of(self, model: str, slot: Slot) -> Iterable[Damage]:
+        return (each for each in self._found.damage if (each.model, each.slot) == (model, slot))
+
+    def _kept(self, model: str, slot: Slot) -> tuple[bytes, dict[str, bytes]]:
+        _, document = self._device.slots.release(model, slot)
+        folder = self._device.slots.directory(model, slot)
+        return document, {name: (folder / name).read_bytes() for name in EVIDENCE}
+
+    def _documents(self, model: str, slot: Slot) -> tuple[bytes, Mapping[str, bytes]]:
+        """Fetch the documents of a release anew, and take them through gates 6 to 8 again."""
+        device = self._device
+        repository = Repository(
+            cache=device.cache,
+            metadata_url=sources.METADATA,
+            targets_url=sources.TARGETS,
+            fetcher=self._sources,
+            root=device.root,
+            floors=device.floors.load(),
+        )
+        repository.refresh()
+        found = examine(
+            repository,
+            FleetPolicy.parse(required(repository, FleetPolicy.TARGET, policies.CAP)),
+            model,
+            slot.version,
+            fetch_blob=lambda blob: fetch.fetch_small(self._sources, blob),
+            facts=None,
+            floor=slot.counter,
+            now=clock.trusted(device.clock(), device.floors.load().time),
+        )
+        if hashlib.sha256(found.document).hexdigest() != slot.sha256:
+            raise Refused(Gate.RELEASE, f"{model} {slot.version} is not the release it was")
+        return found.document, found.evidence
+
+    def _mend_generation(self) -> None:
+        """Make the same generation anew and switch to that: links are never changed in place."""
+        installed = self._device.slots.installed()
+        restore.switch_to(self._device, replace(installed, number=installed.number + 1))
+
+
+def _is_in(device: Device, path: Path) -> bool:
+    """Tell whether a path is one of the store."""
+    return path.is_relative_to(device.config.state / "store")
+
+
+def _clear_alarms(device: Device, scanned: Scanned) -> None:
+    """End the alarms about what is intact, or gone."""
+    for model, slot in scanned.slots:
+        if scanned.is_intact(model, slot):
+            device.alarms.clear(model, slot.sha256)
+    kept = scan.kept_slots(device, device.slots.installed())
+    known = {(model, slot.sha256) for model, slot in kept}
+    for alarm in device.alarms.pending():
+        if (alarm.model, alarm.release) not in known:
+            device.alarms.clear(alarm.model, alarm.release)
