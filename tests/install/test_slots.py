@@ -1,6 +1,5 @@
 """Slots, generations and the one switch: old or new, never neither."""
 
-import itertools
 import os
 import shutil
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import Gate, Refused
-from modelward.install import syscalls
 from modelward.install.opened import open_file
 from modelward.install.slots import Installed, Slot
 from tests.install.site import MODEL, Site, chain
@@ -75,104 +73,6 @@ def test_a_blob_that_releases_share_is_stored_once(installed):
     shared = [slot / "files" / "shared.json" for slot in installed.state.glob(f"slots/{MODEL}/*")]
     assert len({path.stat().st_ino for path in shared}) == 1
     assert len(shared) == 2
-
-
-# --- Cut short ------------------------------------------------------------------------------------
-
-CALLS = (
-    "create",
-    "write",
-    "sync",
-    "rename",
-    "link",
-    "symlink",
-    "make_directory",
-    "unlink",
-    "remove_directory",
-    "change_mode",
-)
-
-
-class Cut(BaseException):
-    """The power went."""
-
-
-class Power:
-    """Lets a number of system calls happen and none after: what runs is dead until it is back."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left: float = float("inf")
-        monkeypatch.setattr(os, "fsync", lambda _: None)  # which takes long
-        for name in CALLS:
-            monkeypatch.setattr(syscalls, name, self._wrap(getattr(syscalls, name)))
-
-    def _wrap(self, real):
-        def call(*arguments, **options):
-            self.left -= 1
-            if self.left < 0:
-                raise Cut
-            return real(*arguments, **options)
-
-        return call
-
-
-def test_cut_at_any_call(tmp_path, monkeypatch):
-    template = Site(tmp_path / "template")
-    template.install(ONE)
-    template.install(TWO)
-    power = Power(monkeypatch)
-    seen = set()
-    for number in itertools.count():
-        shutil.copytree(template.state, tmp_path / "state", symlinks=True)
-        site = Site(tmp_path / "state")
-        power.left = number
-        try:
-            site.install(THREE, OTHER)
-        except Cut:
-            power.left = float("inf")
-            after_a_cut(site, seen)
-        else:
-            break
-        shutil.rmtree(tmp_path / "state")
-    power.left = float("inf")
-    assert seen == {("2.0.0", "1.0.0"), ("3.0.0", "2.0.0")}
-    assert number > 50
-
-
-def after_a_cut(site: Site, seen: set) -> None:
-    """Require old or new, whole, before recovery and after; and that the next update works."""
-    assert site.problems() == []
-    seen.add(site.versions())
-    site.trials.recover(site.now)
-    assert site.problems() == []
-    before = site.versions()[0]
-    site.install(FOUR)
-    assert site.versions() == ("4.0.0", before)
-    assert site.problems() == site.leftovers() == []
-
-
-def test_full_disk_at_any_call(tmp_path, monkeypatch):
-    site = Site(tmp_path / "state")
-    site.install(ONE)
-    real = os.fsync
-    for number in itertools.count():
-        calls = itertools.count()
-
-        def fsync(descriptor, calls=calls, number=number):
-            if next(calls) == number:
-                raise OSError(28, "No space left on device")
-            real(descriptor)
-
-        monkeypatch.setattr(os, "fsync", fsync)
-        try:
-            site.install(TWO)
-        except OSError:
-            assert site.problems() == []
-            assert site.versions()[0] in {"1.0.0", "2.0.0"}
-        else:
-            break
-    assert site.versions() == ("2.0.0", "1.0.0")
-    assert site.leftovers() == []
 
 
 def test_sweep_removes_generations_that_never_became_current(installed):

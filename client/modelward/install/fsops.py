@@ -189,9 +189,16 @@ def exchange(aside: Path, place: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file of any kind, a symbolic link or a whole tree, if it is there."""
-    if os.path.lexists(path):
-        _remove(path)
+    if not os.path.lexists(path):
+        return
+    gone = path
+    if path.is_dir() and not path.is_symlink() and not path.name.startswith(TEMPORARY):
+        # It goes in one step, so that nobody ever takes a half of it for the whole.
+        gone = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+        syscalls.rename(path, gone)
         sync_directory(path.parent)
+    _remove(gone)
+    sync_directory(path.parent)
 
 
 def _remove(path: Path) -> None:

@@ -221,6 +221,7 @@ class Slots:
             for path in sorted((self._root / "generations").glob("*"))
             if path.name not in numbers
         ]
+        found += self._store.partials()
         wanted = set(blobs)
         try:
             for model, slot in needed:
@@ -245,9 +246,12 @@ class Slots:
             Refused: What is installed cannot be read; see `installed`.
         """
         self._store.sweep()
-        fsops.sweep(self._root)
-        for path in (self._root / "slots").glob("*/.tmp-*"):
-            fsops.remove(path)
+        for folder in (
+            self._root,
+            self._root / "generations",
+            *(self._root / "slots").glob("*/"),
+        ):
+            fsops.sweep(folder)
         number = self.installed().number
         for path in (self._root / "generations").glob("*"):
             if path.name.isdecimal() and int(path.name) > number:

@@ -74,6 +74,11 @@ class Store:
                     taken += path.lstat().st_blocks * 512  # the unit of stat(2)
         return taken
 
+    def partials(self) -> list[Path]:
+        """Return what there is of blobs that are not whole yet."""
+        folder = self._root / FOLDER
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
     def look(self, sha256: str) -> Look:
         """Return how a blob that is here looks on disk."""
         with Folder(self._root) as folder:

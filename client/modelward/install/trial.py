@@ -4,6 +4,7 @@ Every step is journalled before it is done, so that `recover` finishes or undoes
 cut interrupted. What runs is always exactly one whole generation: the old one or the new one.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -211,7 +212,13 @@ class Trials:
             trial=replace(trial, phase=Phase.RETURNING),
             pins={**journal.pins, **pins},
         )
-        self._journals.save(journal)
+        try:
+            self._journals.save(journal)
+        except OSError:
+            # A full disk forgets why; that must not keep a bad model running.
+            with contextlib.suppress(OSError):
+                self._slots.switch(trial.good)
+            raise
         return self._finish_return(journal)
 
     def go_back(self, slots: Mapping[str, Slot], reason: str) -> Installed:

@@ -1,0 +1,155 @@
+"""What a device is in the middle of when the power goes, for every layer of crash tests.
+
+A scenario prepares a device, acts on it, and says which versions may run after a cut anywhere: the
+one before or the one after, and only that after once the action has ended.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from modelward.formats.installed import Slot
+from modelward.formats.journal import Pin
+from modelward.formats.release import Release
+from tests.install.site import MODEL, Site, chain
+
+OTHER = "other"
+ONE, TWO, THREE, FOUR, FIVE = (chain(f"{number}.0.0", number) for number in range(1, 6))
+ELSE = chain("7.0.0", 7, model=OTHER)
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """See the module.
+
+    Attributes:
+        prepare: Brings the device to where the action begins.
+        act: The action.
+        before: The version of the meter reader that ran before it.
+        after: The version that runs after it.
+    """
+
+    prepare: Callable[[Site], object]
+    act: Callable[[Site], object]
+    before: str | None
+    after: str | None
+
+
+def two(site: Site) -> None:
+    """Let the device run 2.0.0, with 1.0.0 to fall back to."""
+    site.install(ONE)
+    site.install(TWO)
+
+
+def trial(site: Site) -> None:
+    """Let 3.0.0 be on trial there."""
+    two(site)
+    site.try_out(THREE, until=site.now + HOUR)
+
+
+def littered(site: Site) -> None:
+    """Leave a release there that nobody needs."""
+    two(site)
+    site.stage(THREE)
+
+
+def fail(site: Site) -> None:
+    """Find a staged release unfit."""
+    staged = {MODEL: site.stage(THREE)}
+    site.trials.begin(staged)
+    site.trials.fail(staged, "it is no good", site.now)
+
+
+def pin(site: Site) -> None:
+    """Pin what runs."""
+    installed = site.slots.installed()
+    site.trials.pin({MODEL: Pin(installed.active[MODEL], installed.number, "by hand")})
+
+
+SCENARIOS = {
+    "first installation": Scenario(lambda _: None, lambda site: site.install(ONE), None, "1.0.0"),
+    "install": Scenario(two, lambda site: site.install(THREE, ELSE), "2.0.0", "3.0.0"),
+    "install on trial": Scenario(
+        two, lambda site: site.try_out(THREE, until=site.now + HOUR), "2.0.0", "3.0.0"
+    ),
+    "supersede a trial": Scenario(
+        trial, lambda site: site.try_out(FOUR, until=site.now + HOUR), "3.0.0", "4.0.0"
+    ),
+    "confirm a trial": Scenario(trial, lambda site: site.trials.commit(), "3.0.0", "3.0.0"),
+    "trial fails": Scenario(
+        trial, lambda site: site.trials.roll_back("no good", site.now), "3.0.0", "2.0.0"
+    ),
+    "probe fails": Scenario(two, fail, "2.0.0", "2.0.0"),
+    "rollback": Scenario(
+        two,
+        lambda site: site.trials.go_back(site.slots.installed().previous, "by hand"),
+        "2.0.0",
+        "1.0.0",
+    ),
+    "pin": Scenario(two, pin, "2.0.0", "2.0.0"),
+    "collect": Scenario(littered, lambda site: site.trials.collect(), "2.0.0", "2.0.0"),
+}
+
+
+def check(site: Site, scenario: Scenario, *, ended: bool, floor: int) -> None:
+    """Require, of a device whose power went, everything that must hold.
+
+    Args:
+        site: The device, with its power back.
+        scenario: What it was in the middle of.
+        ended: Whether the action had ended when the power went.
+        floor: The floor of the meter reader's counter before the action.
+    """
+    runs = site.versions()[0]
+    assert runs in ({scenario.after} if ended else {scenario.before, scenario.after})
+    assert not site.problems()
+    assert not half_slots(site)
+    assert site.device.floors.load().releases.get(MODEL, 0) >= floor
+
+    site.trials.recover(site.now)
+    once = site.tree()
+    site.trials.recover(site.now)
+    assert site.tree() == once  # twice is once
+    assert site.versions()[0] in {scenario.before, scenario.after}
+    assert not site.problems()
+    assert not [*site.state.rglob(".tmp-*")]
+    on_trial = site.trials.on_trial()
+    for model, slot in site.slots.installed().active.items():
+        floor_now = site.device.floors.load().releases.get(model, 0)
+        # What runs is either on trial, its counter not burned yet, or confirmed, floor and all.
+        assert (floor_now < slot.counter) == (model in on_trial), (model, slot, floor_now)
+
+    before = site.versions()[0]
+    good = before if not site.trials.on_trial() else "2.0.0"
+    floor = site.device.floors.load().releases.get(MODEL, 0)
+    site.install(FIVE)
+    assert site.versions() == ("5.0.0", good)
+    assert site.device.floors.load().releases[MODEL] == 5 > floor
+    assert not site.problems()
+    assert not site.leftovers()
+    needed = {
+        file.blob.sha256
+        for model, slot in site.slots.installed().slots()
+        for file in site.slots.release(model, slot)[0].files
+    }
+    assert set(site.store.digests()) == needed  # no orphan grows
+
+
+def half_slots(site: Site) -> list[Path]:
+    """Return slots, whether in use or not, that are not whole: no update must ever take one up."""
+    found = []
+    for place in site.state.glob("slots/*/[!.]*"):
+        data = (place / "release.json").read_bytes()
+        release = Release.parse(data)
+        slot = Slot(release.version, release.counter, hashlib.sha256(data).hexdigest())
+        if slot.name != place.name or [*site.slots.problems(release.model, slot)]:
+            found.append(place)
+    return found
+
+
+def floor_of(state: Path) -> int:
+    """Return the floor of the meter reader's counter."""
+    return Site(state).device.floors.load().releases.get(MODEL, 0)
