@@ -11,7 +11,7 @@ run, and writes its part of docs/benchmarks.md.
 import importlib
 import sys
 
-BENCHMARKS = ("ledger", "deltas")
+BENCHMARKS = ("ledger", "deltas", "delta_stages")
 
 
 def main(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ delta_decode.py METHOD BASE PATCH MADE
 """
 
 import hashlib
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from modelward.transfer.patch.operations import HEAD
 
 BLOCK = 256 << 10  # bytes
 
-method, base, source, made = sys.argv[1:]
+method, base, source, made = sys.argv[1:5]
+for module in sys.argv[5:]:
+    importlib.import_module(module)
 with Path(source).open("rb", buffering=0) as file, Path(made).open("wb", buffering=0) as out:
     length = HEAD.unpack(os.pread(file.fileno(), HEAD.size, 0))[-1]
     digest = hashlib.sha256()

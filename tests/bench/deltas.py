@@ -40,8 +40,8 @@ ENCODE = (sys.executable, str(HERE / "delta_encode.py"), "tensor-delta/1")
 DECODE = (sys.executable, str(HERE / "delta_decode.py"), "tensor-delta/1")
 LAUNCHER = (sys.executable, "-S", str(HERE / "launch.py"))
 LEGEND = (
-    "Bytes to send as a share of the new file; in brackets seconds to encode, seconds to decode, "
-    "peak memory of the process that decodes. Whole processes, start-up included."
+    "Bytes to send as a share of the new file; in brackets processor seconds to encode, to decode, "
+    "and the peak memory of the process that decodes. Whole processes, start-up included."
 )
 BASE, TARGET, PATCH, MADE = "{base}", "{target}", "{patch}", "{made}"
 
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache/modelward-bench")
     parser.add_argument("--only", default="", help="pairs whose name contains this")
     parser.add_argument("--skip", action="append", default=[], help="a tool to leave out")
-    parser.add_argument("--keep", action="store_true", help="do not measure again what was")
+    parser.add_argument("--keep", action="store_true", help="measure only what is missing")
     options = parser.parse_args(arguments)
     options.cache.mkdir(parents=True, exist_ok=True)
     store = options.cache / "deltas.json"
@@ -129,13 +129,17 @@ def main(arguments: list[str]) -> int:
     with TemporaryDirectory(dir=memory) as place:
         for name, base, target in all_pairs(options.cache, Path(place)):
             results.setdefault(name, {})
-            if options.only not in name or (options.keep and results[name]):
+            if options.only not in name:
                 continue
-            results[name] = {"size": target.stat().st_size, "same": digest(base) == digest(target)}
-            for tool in [] if results[name]["same"] else tools:
+            known = results[name] if options.keep else {}
+            same = digest(base) == digest(target)
+            results[name] = known | {"size": target.stat().st_size, "same": same}
+            for tool in [] if same else tools:
+                if tool.name in known:
+                    continue
                 results[name][tool.name] = measure(tool, base, target, Path(place))
                 print(f"{name}: {tool.name}: {cell(results[name], tool.name)}", flush=True)
-            store.write_text(json.dumps(results, indent=1), "utf-8")
+                store.write_text(json.dumps(results, indent=1), "utf-8")
     show(results)
     return 0
 
@@ -159,7 +163,7 @@ def measure(tool: Tool, base: Path, target: Path, place: Path) -> dict[str, floa
         taken = json.loads(done.stdout)
         if taken["status"]:
             raise SystemExit(f"{tool.name} failed: {done.stderr}")
-        seconds.append(taken["seconds"])
+        seconds.append(taken["cpu"])
         memory.append(taken["memory"])
     if digest(words["made"]) != digest(target):
         raise SystemExit(f"{tool.name} made another file")

@@ -1,7 +1,8 @@
-"""Run one command and say how long it took and how much memory: `python -S launch.py COMMAND...`.
+"""Run one command and say what it took: `python -S launch.py COMMAND...`.
 
-A process of its own because it is small: on Linux, a child's peak counts the memory that its parent
-had when it was started.
+Seconds of the clock, seconds of all processors together, and peak memory. A process of its own
+because it is small: on Linux, a child's peak counts the memory that its parent had when it was
+started.
 """
 
 import json
@@ -13,5 +14,11 @@ import time
 before = time.perf_counter()
 status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
 seconds = time.perf_counter() - before
-memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"status": status, "seconds": seconds, "memory": memory}))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+taken = {
+    "status": status,
+    "seconds": seconds,
+    "cpu": used.ru_utime + used.ru_stime,
+    "memory": used.ru_maxrss * 1024,
+}
+print(json.dumps(taken))

@@ -21,11 +21,10 @@ Decompressor = zstd.ZstdDecompressor
 Buffer = bytes | memoryview | mmap.mmap
 
 MAGIC = b"\x28\xb5\x2f\xfd"
-HEADER_MOST = 18  # bytes, with the magic number
+HEADER_MOST = 14  # bytes, with the magic number, without a dictionary's id
 LEAST_PREFIX = 8  # bytes: the library takes no shorter one
 OVERHEAD = 1 << 20  # bytes: what a decoder takes beside its window; zstd needs about 160 KiB
 _FIELD_LENGTHS = (0, 2, 4, 8)
-_DICTIONARY_LENGTHS = (0, 1, 2, 4)
 _LEAST_WINDOW_LOG, _MOST_WINDOW_LOG = 10, 31
 
 
@@ -54,8 +53,8 @@ class Frame:
         if start[:4] != MAGIC or len(start) < 6:  # noqa: PLR2004 - magic, descriptor, one field
             raise refused("is not compressed as its method says")
         descriptor = start[4]
-        if descriptor & 0x08:
-            raise refused("uses a part of zstd that is reserved")
+        if descriptor & 0x0B:  # the reserved bit, and the length of a dictionary's id
+            raise refused("uses a part of zstd that its method does not")
         single = bool(descriptor & 0x20)
         position = 5
         window = 0
@@ -63,7 +62,6 @@ class Frame:
             exponent, mantissa = divmod(start[position], 8)
             window = (1 << (10 + exponent)) // 8 * (8 + mantissa)
             position += 1
-        position += _DICTIONARY_LENGTHS[descriptor & 3]
         size = _FIELD_LENGTHS[descriptor >> 6] or int(single)
         field = start[position : position + size]
         if len(field) < size:

@@ -12,7 +12,7 @@ from modelward.transfer.patch.operations import Coding
 _SHIFTED = bytes(byte << 2 & 0xFF for byte in range(256))
 _CRUMBS = tuple(bytes(byte >> shift & 3 for byte in range(256)) for shift in (0, 2, 4, 6))
 
-PIECE = 128 << 10  # bytes: the most that is combined at once
+PIECE = 128 << 10  # bytes: the most that is combined at once; a part of the format
 
 
 def interleave(planes: list[bytes]) -> bytes | bytearray:

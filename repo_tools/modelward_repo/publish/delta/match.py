@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from modelward.transfer.patch.operations import Coding, Operation
+from modelward_repo.publish.delta import unknown
 from modelward_repo.publish.delta.files import BLOCK, File
 from modelward_repo.publish.delta.residue import packed_planes, residue
 from modelward_repo.publish.delta.tensor import Tensor
@@ -134,7 +135,7 @@ def _pairs(base: File, target: File) -> Iterator[Pair]:
         if isinstance(part, Tensor):
             yield from tensors.pairs(target, part)
         else:
-            yield gaps.pair(target, part)
+            yield from gaps.pairs(target, part)
 
 
 class _Tensors:
@@ -185,23 +186,51 @@ def _same_rows(tensor: Tensor, found: Tensor) -> bool:
 
 
 class _Gaps:
-    """What lies between the base's tensors, by content."""
+    """What lies between the base's tensors, by content, and the longest of it."""
 
     def __init__(self, base: File, gaps: list[Gap]) -> None:
         self._base = base
         self._by_content = {
-            base.read(gap.start, gap.end - gap.start): gap.start
+            base.read(gap.start, gap.length): gap.start
             for gap in gaps
-            if LEAST_GAP <= gap.end - gap.start <= BLOCK
+            if LEAST_GAP <= gap.length <= BLOCK
         }
+        self._longest = max(gaps, key=lambda gap: gap.length, default=None)
 
-    def pair(self, target: File, gap: Gap) -> Pair:
-        """Return the gap with the same bytes in the base, or with nothing."""
-        length = gap.end - gap.start
-        offset = None
-        if LEAST_GAP <= length <= BLOCK:
-            offset = self._by_content.get(target.read(gap.start, length))
-        return Pair(gap.start, length, offset)
+    def pairs(self, target: File, gap: Gap) -> Iterator[Pair]:
+        """Yield the gap, or its parts, with what they are compared with."""
+        if LEAST_GAP <= gap.length <= BLOCK:
+            offset = self._by_content.get(target.read(gap.start, gap.length))
+            if offset is not None:
+                yield Pair(gap.start, gap.length, offset)
+                return
+        found = None
+        if gap.length >= SMALL:
+            shifts = self._shifts(gap)
+            found = unknown.layout(self._base, target, gap.start, gap.end, shifts)
+        if found is None:
+            yield Pair(gap.start, gap.length, None)
+        else:
+            yield from self._elements(gap, found)
+
+    def _shifts(self, gap: Gap) -> set[int]:
+        """Return where the base may have its like: what it has grown by is before it or behind."""
+        like = self._longest
+        return {like.start - gap.start, like.end - gap.end} if like else set()
+
+    def _elements(self, gap: Gap, found: unknown.Layout) -> Iterator[Pair]:
+        start = gap.start + found.phase
+        end = gap.end - (gap.end - start) % found.width
+        if found.phase:
+            yield Pair(gap.start, found.phase, None)
+        for place in range(start, end, BLOCK):
+            length = min(BLOCK, end - place)
+            offset = None if found.shift is None else place + found.shift
+            if offset is not None and not 0 <= offset <= self._base.length - length:
+                offset = None
+            yield Pair(place, length, offset, found.width, is_float=found.width > 1)
+        if end < gap.end:
+            yield Pair(end, gap.end - end, None)
 
 
 def _digest(file: File, tensor: Tensor) -> bytes:

@@ -15,14 +15,14 @@ from modelward.transfer.patch.tensor_delta import CRUMBS, PLANE
 _Parameter = zstd.CompressionParameter
 # Planes are noise with a skewed distribution: entropy coding is all that helps. Matches of less
 # than 7 bytes are chance, and a larger table finds more of them: larger and slower, both.
-_FAST: dict[int, int] = {
+ENTROPY: dict[int, int] = {
     _Parameter.compression_level: 1,
     _Parameter.strategy: zstd.Strategy.fast,
     _Parameter.min_match: 7,
     _Parameter.window_log: 17,
     _Parameter.hash_log: 6,
 }
-SPARSE = 0.25  # of a plane: what is smaller is tried in crumbs
+SPARSE = 0.3  # of a plane: what is smaller is tried in crumbs
 WORTH = 0.9  # of a plane's size: what crumbs must save, since they take longer to decode
 
 Elements = NDArray[Any]  # of unsigned integers
@@ -68,7 +68,7 @@ def _packed(plane: Elements) -> bytes:
 
 
 def _compress(octets: Elements) -> bytes:
-    return zstd.compress(octets.tobytes(), options=_FAST)
+    return zstd.compress(octets.tobytes(), options=ENTROPY)
 
 
 def _crumbs(low: Elements) -> Elements:

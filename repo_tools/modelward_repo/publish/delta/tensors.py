@@ -33,6 +33,11 @@ class Gap:
     start: int
     end: int
 
+    @property
+    def length(self) -> int:
+        """Bytes of it."""
+        return self.end - self.start
+
 
 def parts_of(file: File) -> list[Tensor | Gap]:
     """Return a file's tensors and what lies between them, without a hole."""

@@ -1,0 +1,182 @@
+"""Where the time goes when a device applies a tensor delta, and what numpy would save.
+
+    make bench ARGS=delta_stages
+
+Times are of the thread that does the work, in nanoseconds a byte of the new file, best of many: the
+least disturbed by what else runs. Then a file of 512 MiB is decoded by a process of its own.
+"""
+
+import hashlib
+import json
+import lzma
+import os
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import numpy as np
+
+from modelward.transfer import patch
+from modelward.transfer.patch import frames, lanes
+from modelward.transfer.patch.frames import zstd
+from modelward.transfer.patch.operations import Coding
+from modelward_repo.publish import delta
+from modelward_repo.publish.delta.residue import ENTROPY, packed_planes, residue
+from tests.bench import page
+from tests.bench.deltas import DECODE, LAUNCHER
+from tests.bench.model_pairs import Model, bf16
+
+T = TypeVar("T")
+
+BLOCK = 1 << 20
+SIZE = 512 << 20
+RUNS = 25
+CODERS = (
+    ("zstd, set for entropy", lambda data: zstd.compress(data, options=ENTROPY), zstd.decompress),
+    ("zstd 3", lambda data: zstd.compress(data, 3), zstd.decompress),
+    ("zstd 19", lambda data: zstd.compress(data, 19), zstd.decompress),
+    ("zlib 6", lambda data: zlib.compress(data, 6), zlib.decompress),
+    ("lzma 1", lambda data: lzma.compress(data, preset=1), lzma.decompress),
+)
+CODINGS = {Coding.SUBTRACT: "differences", Coding.FLOAT: "differences in the order of floats"}
+
+
+def best(action: Callable[[], T]) -> tuple[float, T]:
+    """Return nanoseconds a byte of one block, and what the action returned."""
+    times = []
+    result = action()
+    for _ in range(RUNS):
+        before = time.thread_time_ns()
+        result = action()
+        times.append(time.thread_time_ns() - before)
+    return min(times) / BLOCK, result
+
+
+def in_python(coding: Coding, base: bytes, planes: list[bytes]) -> bytes:
+    """Do what a device does."""
+    elements = memoryview(lanes.interleave(planes))
+    made = bytearray()
+    for start in range(0, BLOCK, lanes.PIECE):
+        end = start + lanes.PIECE
+        made += lanes.combine(coding, 2, base[start:end], elements[start:end])
+    return bytes(made)
+
+
+def in_numpy(coding: Coding, base: bytes, planes: list[bytes]) -> bytes:
+    """Do the same with numpy."""
+    elements = np.empty((BLOCK // 2, 2), np.uint8)
+    for index, plane in enumerate(planes):
+        elements[:, index] = np.frombuffer(plane, np.uint8)
+    change = elements.view("<u2").ravel()
+    change = (change >> 1) ^ -(change & 1)
+    old = np.frombuffer(base, "<u2")
+    if coding is not Coding.FLOAT:
+        return (old + change).tobytes()
+    new = monotone(old) + change
+    return monotone(new).tobytes()
+
+
+def monotone(bits):
+    """Map the bits of floats to integers in the same order, and back."""
+    return bits ^ ((bits.view("<i2") >> 15).view("<u2") & 0x7FFF)
+
+
+def main(_arguments: list[str]) -> int:
+    """Measure, print, and write the page."""
+    numbers = np.random.default_rng(11)
+    base = numbers.standard_normal((SIZE // 4 // 4096, 2 * 4096 // 2), np.float32) * np.float32(
+        0.03
+    )
+    step = numbers.standard_normal(base.shape, np.float32) * np.float32(2e-4)
+    both = [Model({"w": bf16("", part), "v": bf16("", part[::-1])}) for part in (base, base + step)]
+    rows = []
+    old, new = (model.tensors["w"][1].tobytes()[:BLOCK] for model in both)
+    for coding, name in CODINGS.items():
+        packed = packed_planes(residue(coding, 2, old, new))
+        planes = [frames.decompress(plane[4:], BLOCK // 2) for plane in packed]
+        python, made = best(lambda c=coding, p=planes: in_python(c, old, p))
+        with_numpy, same = best(lambda c=coding, p=planes: in_numpy(c, old, p))
+        if made != new or same != new:
+            raise SystemExit("a decoder is wrong")
+        rows.append((f"arithmetic, {name}", f"{python:.2f}", f"{with_numpy:.2f}"))
+    coders = compared(packed_input(old, new))
+    planes_taken, _ = best(lambda: [frames.decompress(plane[4:], BLOCK // 2) for plane in packed])
+    sha256, _ = best(lambda: hashlib.sha256(new).digest())
+    rows.append(("zstd, two planes (another thread)", f"{planes_taken:.2f}", f"{planes_taken:.2f}"))
+    rows.append(("SHA-256, once (another thread)", f"{sha256:.2f}", f"{sha256:.2f}"))
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with TemporaryDirectory(dir=memory) as folder:
+        lines = decoding(both, Path(folder))
+    page.write(
+        "delta_stages",
+        [
+            page.measured("make bench ARGS=delta_stages", f"best of {RUNS}"),
+            "",
+            *page.table(("ns a byte of the new file", "Python's integers", "numpy"), rows),
+            "",
+            *coders,
+            "",
+            *lines,
+        ],
+    )
+    return 0
+
+
+def compared(plane: bytes) -> list[str]:
+    """Compare entropy coders on the plane of the elements' low bytes."""
+    rows = []
+    for name, compress, decompress in CODERS:
+        encoding, packed = best(lambda c=compress: c(plane))
+        decoding, made = best(lambda d=decompress, p=packed: d(p))
+        if made != plane:
+            raise SystemExit(f"{name} is wrong")
+        share = f"{100 * len(packed) / len(plane):.1f} %"
+        rows.append((name, share, *(f"{2 * each:.1f}" for each in (encoding, decoding))))
+    return page.table(("a plane of low bytes", "size", "ns a byte to encode", "to decode"), rows)
+
+
+def packed_input(old: bytes, new: bytes) -> bytes:
+    """Return the plane that has nearly all of the difference."""
+    return residue(Coding.SUBTRACT, 2, old, new).view(np.uint8)[0::2].tobytes()
+
+
+def decoding(both: list[Model], folder: Path) -> list[str]:
+    """Encode and decode the whole file; return what to say of it."""
+    old, new = (
+        model.write(folder / name) for model, name in zip(both, ("old", "new"), strict=True)
+    )
+    before = time.perf_counter()
+    made = delta.encode(patch.TENSOR_DELTA, old, new, folder / "patch")
+    encoding = new.stat().st_size / (time.perf_counter() - before)
+    command = [*LAUNCHER, *DECODE, str(old), str(made.path), os.devnull]
+    taken = [launch(command) for _ in range(3)]
+    fastest = new.stat().st_size / min(one["seconds"] for one in taken)
+    whole = launch([*command, "modelward.update"])["memory"]
+    with_numpy = launch([*command, "modelward.update", "numpy"])["memory"]
+    share = 100 * made.length / new.stat().st_size
+    sentence = (
+        f"A synthetic bf16 file of {new.stat().st_size >> 20} MiB, patch {share:.1f} %: encoded at "
+        f"{encoding / 1e6:.0f} MB/s, decoded at {fastest / 1e6:.0f} MB/s (best of 3, start-up "
+        f"included, every byte hashed twice) by a process of {taken[0]['memory'] / 2**20:.0f} MiB; "
+        f"{whole / 2**20:.0f} MiB with the whole client loaded, {with_numpy / 2**20:.0f} if numpy "
+        "were, too."
+    )
+    return [sentence]
+
+
+def launch(command: list[str]) -> dict:
+    """Run a command; return how long it took and how much memory."""
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    taken = json.loads(done.stdout)
+    if taken["status"]:
+        raise SystemExit(done.stderr)
+    return taken
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
