@@ -1,9 +1,6 @@
 """Devices behind one slow uplink fetch a release across it about once."""
 
-import json
-import random
 import re
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.repo_tools.site import MINIMAL, Site, run
+from tests.repo_tools.site import Site
 from tests.simulator.server import Server
 from tests.swarm.devices import Device, update_all
+from tests.swarm.site import MODEL, make_site, safetensors
 
-MODEL = "shared"
 SIZE = 4_000_000  # bytes of weights
 RATE = 1_500_000  # bytes a second of the uplink
 
@@ -47,27 +44,10 @@ class Uplink(Server):
         return super()._answer(environ, start_response)
 
 
-def safetensors(size: int, seed: int) -> bytes:
-    """Return a well-formed file of random weights."""
-    header = {"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + random.Random(seed).randbytes(size)
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """A repository that offers one release."""
-    site = Site(tmp_path / "repo", tmp_path / "keys")
-    done = run(
-        *("init", site.directory, "--policy", MINIMAL, "--keys", site.keys, "--plaintext-keys"),
-        *("--model", MODEL),
-    )
-    assert done.code == 0, done
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(safetensors(SIZE, 1))
-    site.release(MODEL, "1.0.0", folder)
-    return site
+    return make_site(tmp_path, SIZE)
 
 
 @pytest.fixture
