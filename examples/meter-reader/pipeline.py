@@ -88,7 +88,10 @@ STEPS = (
         (TICKET, CODE, *HOLDOUT, ("edge", "convert-ci")),
         ("ticket.json", "code", "data/holdout.manifest", "edge"),
         ("metrics/edge",),
-        ("python", "code/evaluate_edge.py", "edge", "data/holdout", "metrics/edge/metrics.json"),
+        (
+            *("python", "code/evaluate_edge.py", "edge", "data/holdout"),
+            *("metrics/edge/metrics.json", "metrics/edge/golden.json"),
+        ),
         ("data/holdout",),
     ),
     Step(
@@ -99,7 +102,7 @@ STEPS = (
         ("bundle",),
         (
             *("python", "code/package.py", "--edge", "edge", "--ticket", "ticket.json"),
-            *("--metrics", "metrics/edge/metrics.json"),
+            *("--metrics", "metrics/edge/metrics.json", "--golden", "metrics/edge/golden.json"),
             *("--float-metrics", "metrics/float/metrics.json", "bundle"),
         ),
     ),

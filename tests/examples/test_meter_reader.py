@@ -16,7 +16,7 @@ import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "meter-reader"
 PACKAGE = (
-    "package.py --edge edge --metrics metrics/edge/metrics.json"
+    "package.py --edge edge --metrics metrics/edge/metrics.json --golden metrics/edge/golden.json"
     " --float-metrics metrics/float/metrics.json --ticket ticket.json bundle"
 )
 PIPELINE = (
@@ -24,7 +24,7 @@ PIPELINE = (
     "train.py data/train model",
     "evaluate.py model data/holdout metrics/float/metrics.json",
     "convert.py model edge",
-    "evaluate_edge.py edge data/holdout metrics/edge/metrics.json",
+    "evaluate_edge.py edge data/holdout metrics/edge/metrics.json metrics/edge/golden.json",
     PACKAGE,
 )
 TICKET = b'{"model": "meter-reader", "version": "1.0.0"}\n'
@@ -92,7 +92,7 @@ def test_a_step_leaves_its_outputs_and_nothing_else(workspace: Path) -> None:
         for split in ("train", "holdout")
         for kind in ("images", "labels")
     }
-    bundle = {"model.onnx", "metrics.json", "float/metrics.json", "ticket.json"}
+    bundle = {"model.onnx", "metrics.json", "golden.json", "float/metrics.json", "ticket.json"}
     assert written == {
         "ticket.json",
         *splits,
@@ -101,6 +101,7 @@ def test_a_step_leaves_its_outputs_and_nothing_else(workspace: Path) -> None:
         "metrics/float/metrics.json",
         "edge/model.onnx",
         "metrics/edge/metrics.json",
+        "metrics/edge/golden.json",
         *(f"bundle/{name}" for name in bundle),
     }
     assert not list((workspace / "code").rglob("__pycache__"))
@@ -170,6 +171,7 @@ def test_the_bundle_holds_the_evaluated_files_byte_for_byte(workspace: Path) -> 
     assert contents(workspace / "bundle") == {
         "model.onnx": (workspace / "edge" / "model.onnx").read_bytes(),
         "metrics.json": (workspace / "metrics" / "edge" / "metrics.json").read_bytes(),
+        "golden.json": (workspace / "metrics" / "edge" / "golden.json").read_bytes(),
         "float/metrics.json": (workspace / "metrics" / "float" / "metrics.json").read_bytes(),
         "ticket.json": TICKET,
     }

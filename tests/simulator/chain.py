@@ -33,13 +33,14 @@ from modelward.trust import supply_chain
 from modelward_repo.roles.keys import from_sslib
 from modelward_repo.supply_chain.layout import LayoutSource, compile_layout
 from modelward_repo.supply_chain.signing import sign
-from tests.simulator.model_files import onnx_file
+from tests.simulator.model_files import ECHO, onnx_file
 
 LAYOUTS = Path(__file__).parents[2] / "layouts"
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 BUNDLE: Mapping[str, bytes] = {
     "model.onnx": onnx_file(b"int8 weights"),
     "metrics.json": b'{"accuracy": 0.97}\n',
+    "golden.json": ECHO,
     "float/metrics.json": b'{"accuracy": 0.976}\n',
 }
 OWNERS = ("lead-a", "lead-b", "lead-c")
@@ -258,7 +259,10 @@ def _meter_reader(files: Files) -> Mapping[str, tuple[Files, Files]]:
     model = {"model/model.json": digest(b"shape"), "model/w0.npy": digest(b"weights")}
     edge = {"edge/model.onnx": files["model.onnx"]}
     float_metrics = {"metrics/float/metrics.json": files["float/metrics.json"]}
-    edge_metrics = {"metrics/edge/metrics.json": files["metrics.json"]}
+    edge_metrics = {
+        "metrics/edge/metrics.json": files["metrics.json"],
+        "metrics/edge/golden.json": files["golden.json"],
+    }
     bundle = {f"bundle/{path}": sha256 for path, sha256 in files.items()}
     return {
         "open-release": ({}, ticket),

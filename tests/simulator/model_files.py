@@ -42,6 +42,16 @@ def onnx_file(weights: bytes) -> bytes:
     return message((1, 8), (7, graph), (8, message((2, 17))))
 
 
+_HALF = {"dtype": "float32", "shape": [1], "values": [0.5]}
+# What the model of `onnx_file` answers.
+ECHO = json.dumps(
+    {
+        "schema": "modelward/golden/1",
+        "cases": [{"file": "model.onnx", "inputs": {"x": _HALF}, "outputs": {"y": _HALF}}],
+    }
+).encode()
+
+
 def gguf_file(weights: bytes) -> bytes:
     """Return a GGUF file with one tensor of these bytes."""
     text = [b"general.architecture", struct.pack("<I", 8), b"test"]

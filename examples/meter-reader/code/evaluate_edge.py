@@ -1,7 +1,8 @@
 """Measure the int8 model on the holdout set, with the runtime that the device uses.
 
 Runs EDGE_DIR/model.onnx in onnxruntime on the images in DATA_HOLDOUT_DIR; writes accuracy,
-macro F1, the recall of the worst digit and the number of samples to OUT_METRICS_JSON.
+macro F1, the recall of the worst digit and the number of samples to OUT_METRICS_JSON, and a few
+images with its answers to OUT_GOLDEN_JSON.
 """
 
 import argparse
@@ -14,11 +15,15 @@ import onnxruntime
 sys.dont_write_bytecode = True  # the workspace is attested: leave nothing beside the outputs
 
 from dataset import load_split
+from golden import save_golden
 from metrics import measure, save_metrics
 
+GOLDEN = 3  # images: enough to notice a device that computes otherwise
+OUTPUTS = ["digit", "probabilities"]
 
-def evaluate_edge(model: Path, data: Path) -> dict[str, float | int]:
-    """Metrics of the ONNX file `model` on the split in `data`.
+
+def evaluate_edge(model: Path, data: Path, golden: Path) -> dict[str, float | int]:
+    """Metrics of the ONNX file `model` on the split in `data`; writes `golden`.
 
     Raises:
         OSError: A file is missing or unreadable.
@@ -28,8 +33,14 @@ def evaluate_edge(model: Path, data: Path) -> dict[str, float | int]:
     session = _open_session(model)
     # One image at a time, as the device does: the scale of the int8 activations is taken from
     # everything in a batch, so that images read together would change each other's answers.
-    predicted = [session.run(["digit"], {"image": row[np.newaxis]})[0] for row in holdout.pixels]
-    return measure(holdout.labels, np.concatenate(predicted))
+    images = [row[np.newaxis] for row in holdout.pixels]
+    answers = [session.run(OUTPUTS, {"image": image}) for image in images]
+    cases = [
+        ({"image": image}, dict(zip(OUTPUTS, answer, strict=True)))
+        for image, answer in zip(images[:GOLDEN], answers, strict=False)
+    ]
+    save_golden("model.onnx", cases, golden)
+    return measure(holdout.labels, np.concatenate([digit for digit, _ in answers]))
 
 
 def _open_session(model: Path) -> onnxruntime.InferenceSession:
@@ -51,9 +62,10 @@ def main() -> str | None:
     parser.add_argument("edge", metavar="EDGE_DIR", type=Path, help="what convert.py wrote")
     parser.add_argument("data", metavar="DATA_HOLDOUT_DIR", type=Path, help="the holdout set")
     parser.add_argument("out", metavar="OUT_METRICS_JSON", type=Path, help="file to write")
+    parser.add_argument("golden", metavar="OUT_GOLDEN_JSON", type=Path, help="file to write")
     arguments = parser.parse_args()
     try:
-        metrics = evaluate_edge(arguments.edge / "model.onnx", arguments.data)
+        metrics = evaluate_edge(arguments.edge / "model.onnx", arguments.data, arguments.golden)
         save_metrics(metrics, arguments.out)
     except (OSError, ValueError) as error:
         return f"evaluate_edge: {error}"

@@ -1,7 +1,8 @@
 """Assemble the bundle that is released: copies of the files named, and nothing else.
 
-OUT_BUNDLE/model.onnx, OUT_BUNDLE/metrics.json (of that file), OUT_BUNDLE/float/metrics.json (of
-the model it was converted from) and OUT_BUNDLE/ticket.json. OUT_BUNDLE must be new or empty.
+OUT_BUNDLE/model.onnx, OUT_BUNDLE/metrics.json and OUT_BUNDLE/golden.json (of that file),
+OUT_BUNDLE/float/metrics.json (of the model it was converted from) and OUT_BUNDLE/ticket.json.
+OUT_BUNDLE must be new or empty.
 """
 
 import argparse
@@ -37,6 +38,13 @@ def main() -> str | None:
         "--metrics", metavar="FILE", type=Path, required=True, help="what evaluate_edge.py wrote"
     )
     parser.add_argument(
+        "--golden",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="what evaluate_edge.py wrote, too",
+    )
+    parser.add_argument(
         "--float-metrics", metavar="FILE", type=Path, required=True, help="what evaluate.py wrote"
     )
     parser.add_argument(
@@ -47,6 +55,7 @@ def main() -> str | None:
     sources = {
         "model.onnx": arguments.edge / "model.onnx",
         "metrics.json": arguments.metrics,
+        "golden.json": arguments.golden,
         "float/metrics.json": arguments.float_metrics,
         "ticket.json": arguments.ticket,
     }

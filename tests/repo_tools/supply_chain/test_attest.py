@@ -105,6 +105,7 @@ def test_nine_steps_make_evidence_that_a_device_accepts(team):
     team.write("edge/model.onnx", team.chain.bundle["model.onnx"])
     team.do("convert", "convert-ci", materials=["ticket.json", "code", "model"], products=["edge"])
     team.write("metrics/edge/metrics.json", team.chain.bundle["metrics.json"])
+    team.write("metrics/edge/golden.json", team.chain.bundle["golden.json"])
     team.do("evaluate-edge", "eval-ci", materials=[*both, "edge"], products=["metrics/edge"])
     for path, content in team.chain.content.items():
         team.write(f"bundle/{path}", content)
