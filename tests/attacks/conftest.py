@@ -16,6 +16,7 @@ refused      it took nothing            no limit   it was still reading after 32
 unavailable  so, but it tries again     followed   it went where the attacker sent it
 withheld     it learned of nothing new  no notice  it changed nothing and said nothing
 fell back    it noticed, raised the alarm and served the version before
+rolled back  it tried it in a process of its own, and goes on with the version before
 ACCEPTED     it runs what the attacker wanted     -  the attack does not exist for it
 Measured in this run. The cases are in tests/attacks/, the rows in docs/threat-model.md."""
 

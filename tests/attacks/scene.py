@@ -110,6 +110,20 @@ class Scene:
         part = f" ({answer['part']})" if "part" in answer else ""
         self._conclude("refused", f"{gate.number} {gate.label}{part}")
 
+    def rolled_back(self, reason: str) -> None:
+        """Require that the device tries the model, and goes on with the one before.
+
+        Args:
+            reason: A part of the reason it must give.
+        """
+        done = self._update_under_attack(ExitCode.ROLLED_BACK)
+        answer = done.json
+        assert answer["outcome"] == "rolled back", done
+        assert (answer["gate_number"], answer["gate"]) == Gate.HEALTH.value, done
+        assert reason in answer["reason"], done
+        self._give_to_peers()
+        self._conclude("rolled back", f"{Gate.HEALTH.number} {Gate.HEALTH.label}")
+
     def unavailable_at(self, gate: Gate, reason: str) -> None:
         """Require that the device gives up for now: it may well be an accident."""
         done = self._update_under_attack(ExitCode.UNAVAILABLE)

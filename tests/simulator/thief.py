@@ -28,6 +28,7 @@ from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
 from modelward_repo.publish import staging as staged
 from modelward_repo.publish.blobs import blob_path
+from modelward_repo.publish.release import GOLDEN
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.keys import KeyFile
@@ -292,6 +293,7 @@ def release_of(
             for path, data in content.items()
         ),
         requires=requires or Requirements(),
+        golden=GOLDEN if GOLDEN in content else None,
     )
 
 

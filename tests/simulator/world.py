@@ -175,6 +175,7 @@ class World:
         """Make a repository without any release."""
         policy = self.place / "policy.toml"
         text = (ROOT / "metadata/meter-reader.toml").read_text("utf-8") + self.log_policy()
+        text = text.replace('formats = ["onnx",', 'formats = ["onnx", "safetensors", "gguf",')
         policy.write_text(text.replace('"../layouts', f'"{ROOT}/layouts'), "utf-8")
         ring = KeyRing(self.keys, no_passphrase, lambda: None)
         create_repository(self.repository, Plan.load(policy), ring, now())
