@@ -151,7 +151,7 @@ def test_supply_chain_is_verified_before_any_blob_is_requested(world, client, se
     assert client("update").code == ExitCode.DONE
     asked = server.requests
     first_blob = asked.index(server.asked(BLOBS)[0])
-    metrics = digest(world.offered["metrics.json"])
+    small = {digest(world.offered[name]) for name in ("metrics.json", "golden.json")}
     proofs = [
         index
         for index, path in enumerate(asked)
@@ -159,7 +159,8 @@ def test_supply_chain_is_verified_before_any_blob_is_requested(world, client, se
     ]
     assert len(proofs) == 3  # evidence, policy, layout
     assert max(proofs) < first_blob
-    assert asked[first_blob].endswith(metrics)  # the one small file that gate 8 reads
+    # The two small files that gate 8 reads come before all others.
+    assert {path.rpartition("/")[2] for path in asked[first_blob : first_blob + 2]} == small
     assert all(path.startswith(BLOBS) for path in asked[first_blob:])
 
 
