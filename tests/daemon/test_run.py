@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -231,6 +233,35 @@ def test_once(world: World) -> None:
             assert once.process.wait(PATIENCE) == ExitCode.UNAVAILABLE
 
 
+def test_it_serves_neighbours_if_it_is_to(world: World) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = world.device / "modelward.toml"
+    file.write_text(
+        file.read_text().replace(
+            "[run]", f'[neighbours]\nhost = "127.0.0.1"\nport = {port}\n[run]\nserve = true'
+        )
+    )
+    with world.serve() as server, Running(world, server) as daemon:
+        daemon.wait_for("serve")
+        daemon.wait_for("checked")
+        assert until(lambda: answers(port))
+        os.kill(child_of(daemon.process.pid), signal.SIGKILL)
+        assert "exit code -9" in daemon.wait_for("serve")["message"]
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for("reloaded")
+    with world.serve() as server, Running(world, server) as daemon:
+        daemon.wait_for("serve")
+        assert until(lambda: answers(port))
+        daemon.process.kill()  # and what it started ends with it
+        assert until(lambda: not answers(port))
+    with world.serve() as server, Running(world, server) as daemon:
+        assert until(lambda: answers(port))
+        assert daemon.stop() == ExitCode.DONE
+        assert not answers(port)
+
+
 def test_systemd_is_told_how_things_are(world: World, tmp_path: Path) -> None:
     address = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, world.serve() as server:
@@ -273,6 +304,22 @@ def test_a_loop_that_is_stuck_gives_no_sign_of_life(world: World, tmp_path: Path
             daemon.signal(signal.SIGCONT)
             while listening.recv(4096) != b"WATCHDOG=1":
                 pass
+
+
+def answers(port: int) -> bool:
+    """Tell whether somebody listens."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def falls_silent(listening: socket.socket) -> bool:

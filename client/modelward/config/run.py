@@ -16,6 +16,7 @@ class RunSettings:
         backoff: Most seconds between two checks after failures, which double the interval.
         windows: Local times of day in which something may change; empty for always.
         stuck: Seconds without any sign of progress after which a check is ended.
+        serve: Whether to hand neighbours what this device has, as `modelward serve` does.
     """
 
     interval: float = 600.0
@@ -23,9 +24,10 @@ class RunSettings:
     backoff: float = 21_600.0
     windows: tuple[str, ...] = ()
     stuck: float = 3600.0
+    serve: bool = False
 
     NAME = "run"
-    KNOWN = frozenset(("interval", "jitter", "backoff", "windows", "stuck"))
+    KNOWN = frozenset(("interval", "jitter", "backoff", "windows", "stuck", "serve"))
 
     @classmethod
     def parse(cls, raw: object) -> "RunSettings":
@@ -41,6 +43,7 @@ class RunSettings:
             backoff=table.seconds("backoff", cls.backoff),
             windows=table.texts("windows"),
             stuck=table.seconds("stuck", cls.stuck),
+            serve=table.flag("serve", default=cls.serve),
         )
         for key in ("interval", "stuck"):
             if getattr(found, key) < 1:

@@ -19,6 +19,7 @@ from modelward.daemon.attempt import Job
 from modelward.daemon.log import Level, Log
 from modelward.daemon.notify import Notifier
 from modelward.daemon.schedule import Schedule
+from modelward.daemon.serving import Serving
 from modelward.daemon.signals import Signals
 from modelward.daemon.worker import Worker
 from modelward.errors import ExitCode, ModelwardError, Unavailable
@@ -27,6 +28,7 @@ from modelward.install import fsops
 LOCK = "run.lock"
 SLICE = 60.0  # most seconds of one wait: clocks are set, machines wake up
 GRACE = 60.0  # seconds that a check has to end at a safe point, and then to die
+SERVE_AGAIN = 30.0  # seconds before serving neighbours is tried again
 TICK = 1.0  # seconds: the end of a trial is noted to the second
 LOCK_POLL = 0.5  # seconds between two looks at another daemon's lock
 
@@ -66,6 +68,9 @@ class Daemon:
     _schedule: Schedule = field(init=False)
     _stopping: bool = False
     _wanted: bool = False  # somebody asked for a check now
+    _running: bool = False  # as the one daemon of this device
+    _serving: Serving | None = None
+    _serve_at: float = 0.0  # when it may be started again
     _alive: bool = True  # False once something hangs that only a restart may mend
 
     def run(self, *, wait: bool = False) -> ExitCode:
@@ -102,16 +107,20 @@ class Daemon:
             return ExitCode(self._check()["exit_code"])
 
     def _run(self) -> None:
+        self._running = True
         self.notifier.ready()
         self.log(Level.NOTICE, "started", f"watches over {self.state}")
         # What is on trial after a start of the device is judged at once, and goes back if it must.
         first = 0.0 if self._is_on_trial() else self._schedule.first(self.chance())
         due = self.clock() + first
-        while not self._stopping:
-            self._idle(due)
-            if not self._stopping:
-                due = self.clock() + self._pause_after(self._check())
-        self.notifier.stopping()
+        try:
+            while not self._stopping:
+                self._idle(due)
+                if not self._stopping:
+                    due = self.clock() + self._pause_after(self._check())
+        finally:
+            self.notifier.stopping()
+            self._stop_serving()
         self.log(Level.NOTICE, "stopped", "stopped; what is installed stays as it is")
 
     def _is_on_trial(self) -> bool:
@@ -182,10 +191,29 @@ class Daemon:
         for event in worker.events():
             self._tell_event(event)
 
+    def _keep_serving(self) -> None:
+        """See to it that neighbours are served, if they are to be."""
+        code = self._serving.ended() if self._serving is not None else None
+        if code is not None:
+            self._serving = None
+            self._serve_at = self.clock() + SERVE_AGAIN
+            self.log(Level.ERROR, "serve", f"serving neighbours ended with exit code {code}")
+        wanted = self._schedule.settings.serve and not self._stopping
+        if wanted and self._serving is None and self.clock() >= self._serve_at:
+            self._serving = Serving.start(Job(self.state, self._settings))
+            self.log(Level.INFO, "serve", "serves neighbours")
+
+    def _stop_serving(self) -> None:
+        if self._serving is not None:
+            self._serving.stop(self.grace)
+            self._serving = None
+
     def _turn(self, seconds: float, worker: Worker | None = None) -> None:
         """Wait for whatever comes first, and give a sign of life."""
         if self._alive:
             self.notifier.alive()
+        if self._running:
+            self._keep_serving()
         most = min(seconds, SLICE, (self.notifier.watchdog or SLICE) / 2)
         if worker is not None:
             # Somebody must notice when a check is stuck or will not end.
@@ -212,6 +240,7 @@ class Daemon:
         try:
             self._read_settings()
             self._schedule = replace(self._schedule, failures=failures)
+            self._stop_serving()  # what is served, and where, may have changed
             self.log(Level.NOTICE, "reloaded", "read the configuration again")
         except ModelwardError as error:
             self.log(

@@ -41,12 +41,11 @@ class Worker:
         The child leads a process group, so that what it started ends with it. Its code is not
         looked for in the working directory (`-P`).
         """
-        environment = {name: value for name, value in os.environ.items() if name not in _OURS}
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "modelward.daemon.attempt"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env=environment(),
             process_group=0,
         )
         worker = cls(process)
@@ -115,6 +114,11 @@ class Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(BrokenPipeError):
                 _there(pipe).close()
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child: without what systemd said to this process alone."""
+    return {name: value for name, value in os.environ.items() if name not in _OURS}
 
 
 def _parse(line: bytes) -> dict[str, Any]:
