@@ -138,7 +138,6 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     try:
         config = job.config
         if not job.only_check and _nothing_new(config):
-            _send_waiting_reports(config)
             return {"outcome": "unchanged", "exit_code": 0, "changes": [], "fetched": 0}
         return _update(config, watch, only_check=job.only_check)
     except ModelwardError as error:
@@ -159,17 +158,6 @@ def _fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
 
     with Http(Patience(tries=1)) as http:
         return http.fetch_unless(url, limit, sha256)
-
-
-def _send_waiting_reports(config: Config) -> None:
-    """Send reports that could not be sent before: a check that finds nothing new makes none."""
-    from modelward.install.reports import ReportStore  # noqa: PLC0415
-
-    if config.reports.send and ReportStore(config.state).pending():
-        from modelward import report  # noqa: PLC0415
-        from modelward.device import Device  # noqa: PLC0415
-
-        report.tell(Device(config), report.Happened("unchanged"))
 
 
 def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]:
