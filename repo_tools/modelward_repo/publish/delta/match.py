@@ -12,8 +12,9 @@ from modelward_repo.publish.delta.residue import packed_planes, residue
 from modelward_repo.publish.delta.tensor import Tensor
 from modelward_repo.publish.delta.tensors import Gap, parts_of
 
-SAMPLES = 8
-SAMPLE = 32 << 10  # bytes
+SAMPLE = 16 << 10  # bytes
+SAMPLES = 16  # at most, of one tensor
+SPARED = 16  # times what is sampled of a larger tensor is not
 SMALL = 64 << 10  # bytes: smaller tensors are coded as most others of their type are
 FASTER = 0.005  # of a patch: what the faster decoding of plain differences is worth
 LEAST_GAP = 48  # bytes: an operation for less costs more than the bytes
@@ -95,7 +96,8 @@ def _best(base: File, target: File, pair: Pair) -> Coding:
     if len(codings) == 1:
         return codings[0]
     sizes = dict.fromkeys(codings, 0.0)
-    stride = max(SAMPLE, pair.length // SAMPLES // pair.width * pair.width)
+    count = min(max(2, pair.length // (SPARED * SAMPLE)), SAMPLES)
+    stride = max(SAMPLE, pair.length // count // pair.width * pair.width)
     for position in range(0, pair.length, stride):
         length = min(SAMPLE, pair.length - position)
         new = target.read(pair.start + position, length)

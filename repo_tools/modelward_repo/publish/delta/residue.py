@@ -22,7 +22,9 @@ ENTROPY: dict[int, int] = {
     _Parameter.window_log: 17,
     _Parameter.hash_log: 6,
 }
-SPARSE = 0.3  # of a plane: what is smaller is tried in crumbs
+# A Huffman code spends a bit on each symbol. With four elements to a symbol, it is worth its bit.
+SPARSE = 0.005, 0.3  # of a plane: what it comes to where crumbs are tried
+SAMPLES, SAMPLE = 8, 8 << 10  # so many parts of a plane, of so many bytes, are tried first
 WORTH = 0.9  # of a plane's size: what crumbs must save, since they take longer to decode
 
 Elements = NDArray[Any]  # of unsigned integers
@@ -53,31 +55,36 @@ def residue(coding: Coding, width: int, base: bytes, target: bytes) -> Elements:
 def packed_planes(elements: Elements) -> list[bytes]:
     """Return the planes of elements as a block has them: lengths and zstd frames."""
     octets = elements.view(np.uint8).reshape(-1, elements.itemsize)
-    return [_packed(octets[:, plane]) for plane in range(elements.itemsize)]
+    return [_packed(octets[:, plane].copy()) for plane in range(elements.itemsize)]
 
 
 def _packed(plane: Elements) -> bytes:
     frame = _compress(plane)
-    if len(frame) >= SPARSE * len(plane):
-        return PLANE.pack(len(frame)) + frame
-    # Huffman codes spend a bit on each symbol. Four elements to a symbol, it is worth its bit.
-    low, rest = _compress(_crumbs(plane & 3)), _compress(plane >> 2)
-    if len(low) + len(rest) >= WORTH * len(frame):
-        return PLANE.pack(len(frame)) + frame
-    return PLANE.pack(len(low) | CRUMBS) + low + PLANE.pack(len(rest)) + rest
+    if SPARSE[0] < len(frame) / len(plane) < SPARSE[1] and _is_worth_crumbs(plane):
+        low, rest = _in_crumbs(plane)
+        if len(low) + len(rest) < WORTH * len(frame):
+            return PLANE.pack(len(low) | CRUMBS) + low + PLANE.pack(len(rest)) + rest
+    return PLANE.pack(len(frame)) + frame
+
+
+def _is_worth_crumbs(plane: Elements) -> bool:
+    stride = max(SAMPLE, len(plane) // SAMPLES)
+    starts = range(0, len(plane), stride)
+    sample = np.concatenate([plane[start : start + SAMPLE] for start in starts])
+    return sum(map(len, _in_crumbs(sample))) < WORTH * len(_compress(sample))
+
+
+def _in_crumbs(plane: Elements) -> tuple[bytes, bytes]:
+    """Return two frames: the two low bits of bytes, four to a byte, the first lowest; the rest."""
+    padded = np.zeros(-(-len(plane) // 4) * 4, np.uint8)
+    padded[: len(plane)] = plane
+    fours: Elements = padded.view("<u4") & 0x03030303
+    low: Elements = (fours | fours >> 6 | fours >> 12 | fours >> 18).astype(np.uint8)
+    return _compress(low), _compress(plane >> 2)
 
 
 def _compress(octets: Elements) -> bytes:
     return zstd.compress(octets.tobytes(), options=ENTROPY)
-
-
-def _crumbs(low: Elements) -> Elements:
-    """Return elements of two bits, four to a byte, the first one lowest."""
-    padded = np.zeros(-(-len(low) // 4) * 4, np.uint8)
-    padded[: len(low)] = low
-    fours = padded.reshape(-1, 4)
-    crumbs: Elements = fours[:, 0] | fours[:, 1] << 2 | fours[:, 2] << 4 | fours[:, 3] << 6
-    return crumbs
 
 
 def _monotone(bits: Elements, width: int) -> Elements:
