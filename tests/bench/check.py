@@ -98,6 +98,7 @@ def main(_arguments: Sequence[str] = ()) -> int:
             took = compare(
                 {
                     "ours": [BIN / "modelward", "check", "--state", world.device],
+                    "argparse": [BIN / "modelward", "check", f"--state={world.device}"],
                     "peer": [sys.executable, "-c", PEER, cache, url, root],
                     "nothing": [sys.executable, "-c", "pass"],
                     "http": [sys.executable, "-c", "import http.client"],
@@ -109,6 +110,7 @@ def main(_arguments: Sequence[str] = ()) -> int:
         "http": "`import http.client`, for comparison",
         "peer": "`tuf.ngclient`, the shortest script",
         "ours": "`modelward check`, nothing new",
+        "argparse": "the same, spelled so that it needs argparse",
     }
     rows = [
         (name, f"{1000 * took[key]['seconds']:.0f} ms", f"{1000 * took[key]['cpu']:.0f} ms",
