@@ -19,7 +19,7 @@ from modelward_repo.roles.policy import CHANNELS
 from tests.attacks.scene import Record, Scene
 from tests.simulator.ledger import LOG, ORIGIN, LoggedWorld, LogThief, Witnesses
 from tests.simulator.log import Log, leaf
-from tests.simulator.server import Endless, Server, status
+from tests.simulator.server import Endless, Server, instead, status
 from tests.simulator.thief import PUBLISHER, SERVER, TIMESTAMP, poison, restore
 from tests.simulator.world import World, now
 
@@ -195,6 +195,41 @@ def test_fork_without_its_tiles(scene: LogScene) -> None:
     thief.prove(forked(scene, thief, 4, len(scene.world.log().entries) + 3))
     scene.server.lie("/log/", status(404))
     scene.split_view("does not show that", Verdict.OPEN)
+
+
+def meets(scene: LogScene, neighbour: Server, checkpoint: bytes) -> None:
+    """Let the device have a neighbour that has seen this of the log."""
+    neighbour.lie("/gossip", instead(checkpoint))
+    with (scene.world.device / "modelward.toml").open("a") as file:
+        file.write(f'\n[neighbours]\nurls = ["{neighbour.url}"]\n')
+
+
+@pytest.mark.attack(17)
+def test_fork_shown_to_a_neighbour(scene: LogScene) -> None:
+    """The keys of log and witnesses are stolen: a neighbour was shown a fork, and the two meet."""
+    scene.thief()
+    fork = Log(scene.world.log().entries[:-1])
+    fork.append(leaf(999))
+    with Server(scene.world.place) as neighbour:
+        meets(scene, neighbour, fork.signed().to_bytes())
+        scene.split_view("keeps evidence", Verdict.SPLIT_VIEW)
+
+
+@pytest.mark.attack(4)
+def test_freeze_that_a_neighbour_exposes(scene: LogScene) -> None:
+    """Frozen, everything still fresh: a neighbour has seen more of the log"""
+    timestamp = (scene.world.repository / "metadata/timestamp.json").read_bytes()
+    scene.world.publish("1.1.0")
+    scene.server.lie("/metadata/timestamp.json", instead(timestamp))
+    with Server(scene.world.place) as neighbour:
+        meets(scene, neighbour, scene.world.log().signed(at=int(now().timestamp())).to_bytes())
+        scene._update_under_attack(ExitCode.DONE)
+        scene._give_to_peers()
+        status = scene.world.client_here("status")
+        assert status.code == ExitCode.REFUSED
+        assert "others have seen" in status.json["log"]["freeze"]
+        scene.conclude("withheld", "4 log: alarm")
+    assert scene.world.client_here("status").code == ExitCode.DONE
 
 
 # --- 18: not logged

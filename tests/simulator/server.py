@@ -71,8 +71,8 @@ class Server:
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] == "POST":
             self.posts.append(path)
-            return self._honest(environ, start_response)
-        self.requests.append(path)
+        else:
+            self.requests.append(path)
         for pattern, answer in self._lies:
             if pattern.match(path):
                 honest = Response.from_app(self._honest, environ, buffered=True).get_data()
