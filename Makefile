@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup bench demo drill test attacks interop soak swarm fuzz lint typecheck format lock clean
+.PHONY: help setup bench demo drill test attacks interop soak crash swarm fuzz lint typecheck format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ soak: $(INSTALLED) ## Kill the daemon at random 1,000 times; ARGS="--cycles 50" 
 
 swarm: $(INSTALLED) ## Ten devices behind one slow uplink, in network namespaces; needs root
 	$(BIN)/pytest tests/swarm -s -m slow $(ARGS)
+crash: $(INSTALLED) ## Kill and cut the power at every system call, on ext4 and XFS (root)
+	$(BIN)/pytest tests/crash -n $(JOBS) -m slow
+	$(BIN)/python -m tests.crash.power $(ARGS)
 
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)

@@ -23,6 +23,7 @@ from modelward.install import syscalls
 
 FATES = ("all", "none", "zeros", "torn")  # of bytes that were not synced
 RANDOM_CUTS = 4  # of each prefix, beside those that are always tried
+ENTRIES = frozenset(("enter", "leave", "move", "swap", "mode"))
 SUBSETS = 3  # entries up to which every combination is tried
 
 
@@ -41,11 +42,12 @@ class Op:
     """One thing that happened to one inode.
 
     Attributes:
-        kind: `enter`, `leave`, `move`, `write`, `truncate`, `mode` or `sync`.
+        kind: `enter`, `leave`, `move`, `swap`, `write`, `truncate`, `mode` or `sync`.
         inode: The file that was written to or synced; the directory whose entry changed.
         name: That entry's name.
         child: What the entry leads to.
-        source: Of a move, the directory and name that it came from.
+        source: Of a move or swap, the directory and name that it came from.
+        back: Of a swap, what that name leads to then.
         offset: Of a write, where; of a truncation, the new length.
         data: Of a write, what.
         mode: Of a change of mode, the new one.
@@ -56,13 +58,14 @@ class Op:
     name: str = ""
     child: int = 0
     source: tuple[int, str] = (0, "")
+    back: int = 0
     offset: int = 0
     data: bytes = b""
     mode: int = 0
 
     def is_made_durable_by(self, sync: "Op") -> bool:
         """Tell whether a later sync makes this certain."""
-        places = {self.inode, self.source[0]} if self.kind == "move" else {self.inode}
+        places = {self.inode, self.source[0]} if self.source[0] else {self.inode}
         return sync.kind == "sync" and sync.inode in places
 
 
@@ -97,7 +100,7 @@ class Recording:
             if op.kind != "sync"
             and not any(op.is_made_durable_by(later) for later in done[number + 1 :])
         ]
-        entries = [n for n in pending if done[n].kind in {"enter", "leave", "move", "mode"}]
+        entries = [n for n in pending if done[n].kind in ENTRIES]
         for there in self._subsets(entries, chance):
             lost = frozenset(entries) - frozenset(there)
             for fate in FATES if len(pending) > len(entries) else FATES[:1]:
@@ -126,6 +129,9 @@ class Recording:
                 folders[op.inode].pop(op.name, None)
             elif op.kind == "move":
                 folders[op.source[0]].pop(op.source[1], None)
+                folders[op.inode][op.name] = op.child
+            elif op.kind == "swap":
+                folders[op.source[0]][op.source[1]] = op.back
                 folders[op.inode][op.name] = op.child
             elif op.kind != "sync":
                 nodes[op.inode] = _changed(nodes[op.inode], op)
@@ -294,6 +300,12 @@ class Recorder:
         folder = self._of(destination.parent)
         self._note("move", folder, name=destination.name, child=child, source=came_from)
 
+    def _exchange(self, one: Path, other: Path) -> Iterator[None]:
+        child, back = self._of(one), self._of(other)
+        source, folder = (self._of(one.parent), one.name), self._of(other.parent)
+        yield
+        self._note("swap", folder, name=other.name, child=child, source=source, back=back)
+
     def _unlink(self, path: Path) -> Iterator[None]:
         folder = self._of(path.parent)
         yield
@@ -311,7 +323,7 @@ class Recorder:
 
 CALLS = (
     "create", "write", "write_at", "truncate", "reserve", "sync", "make_directory", "symlink",
-    "link", "rename", "unlink", "remove_directory", "change_mode",
+    "link", "rename", "exchange", "unlink", "remove_directory", "change_mode",
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from modelward.formats.installed import Slot
 from modelward.formats.journal import Pin
 from modelward.formats.release import Release
-from tests.install.site import MODEL, Site, chain
+from tests.install.site import MODEL, Site, chain, documents
 
 OTHER = "other"
 ONE, TWO, THREE, FOUR, FIVE = (chain(f"{number}.0.0", number) for number in range(1, 6))
@@ -30,12 +30,14 @@ class Scenario:
         act: The action.
         before: The version of the meter reader that ran before it.
         after: The version that runs after it.
+        mend: What mends the device if the action mends damage; doing it again must do no harm.
     """
 
     prepare: Callable[[Site], object]
     act: Callable[[Site], object]
     before: str | None
     after: str | None
+    mend: Callable[[Site], object] | None = None
 
 
 def two(site: Site) -> None:
@@ -69,6 +71,37 @@ def pin(site: Site) -> None:
     site.trials.pin({MODEL: Pin(installed.active[MODEL], installed.number, "by hand")})
 
 
+def damaged(site: Site) -> None:
+    """Damage what runs, and what is kept of it."""
+    two(site)
+    path = site.file("model.onnx").resolve()
+    path.chmod(0o644)
+    path.write_bytes(b"not the weights")
+    path.chmod(0o444)
+
+
+def mend(site: Site) -> None:
+    """Bring the damaged blob anew, and let the slot be built again of what is intact."""
+    for file in TWO.release.files:
+        if not site.store.is_intact(file.blob):
+            site.store.add(file.blob, [memoryview(TWO.content[file.path])])
+    site.slots.rebuild(TWO.release, TWO.release.to_bytes(), documents(TWO))
+
+
+def fetch(site: Site) -> None:
+    """Bring blobs as the network does, in pieces, out of order."""
+    for file in THREE.release.files:
+        content = memoryview(THREE.content[file.path])
+        half = len(content) // 2
+        with site.store.partial(file.blob) as partial:
+            partial.write(half, content[half:])
+            partial.sync()
+            if half:
+                partial.write(0, content[:half])
+            partial.finish()
+    site.install(THREE)
+
+
 SCENARIOS = {
     "first installation": Scenario(lambda _: None, lambda site: site.install(ONE), None, "1.0.0"),
     "install": Scenario(two, lambda site: site.install(THREE, ELSE), "2.0.0", "3.0.0"),
@@ -91,6 +124,8 @@ SCENARIOS = {
     ),
     "pin": Scenario(two, pin, "2.0.0", "2.0.0"),
     "collect": Scenario(littered, lambda site: site.trials.collect(), "2.0.0", "2.0.0"),
+    "fetch and install": Scenario(two, fetch, "2.0.0", "3.0.0"),
+    "repair": Scenario(damaged, mend, "2.0.0", "2.0.0", mend),
 }
 
 
@@ -105,14 +140,17 @@ def check(site: Site, scenario: Scenario, *, ended: bool, floor: int) -> None:
     """
     runs = site.versions()[0]
     assert runs in ({scenario.after} if ended else {scenario.before, scenario.after})
-    assert not site.problems()
-    assert not half_slots(site)
+    if ended or scenario.mend is None:
+        assert not site.problems()
+        assert not half_slots(site)
     assert site.device.floors.load().releases.get(MODEL, 0) >= floor
 
     site.trials.recover(site.now)
     once = site.tree()
     site.trials.recover(site.now)
     assert site.tree() == once  # twice is once
+    if scenario.mend:
+        scenario.mend(site)
     assert site.versions()[0] in {scenario.before, scenario.after}
     assert not site.problems()
     assert not [*site.state.rglob(".tmp-*")]

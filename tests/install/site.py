@@ -25,6 +25,15 @@ def chain(version: str, counter: int, model: str = MODEL, **files: bytes) -> Hon
     return HonestChain("minimal", model, version, counter, bundle=bundle, people=PEOPLE)
 
 
+def documents(item: HonestChain) -> dict[str, bytes]:
+    """Return what is kept beside a release, by file name."""
+    return {
+        "evidence.jsonl": item.evidence_bytes(),
+        "layout.json": item.layout.to_bytes(),
+        "policy.json": item.policy.to_bytes(),
+    }
+
+
 class Site:
     """A device that was set up and is asked to install releases."""
 
@@ -47,12 +56,7 @@ class Site:
         for file in item.release.files:
             if not self.store.has(file.blob):
                 self.store.add(file.blob, [memoryview(item.content[file.path])])
-        documents = {
-            "evidence.jsonl": item.evidence_bytes(),
-            "layout.json": item.layout.to_bytes(),
-            "policy.json": item.policy.to_bytes(),
-        }
-        return self.slots.stage(item.release, item.release.to_bytes(), documents)
+        return self.slots.stage(item.release, item.release.to_bytes(), documents(item))
 
     def install(self, *items: HonestChain) -> Installed:
         """Install releases as an update does, from recovery to collection."""

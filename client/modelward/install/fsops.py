@@ -194,11 +194,30 @@ def remove(path: Path) -> None:
     gone = path
     if path.is_dir() and not path.is_symlink() and not path.name.startswith(TEMPORARY):
         # It goes in one step, so that nobody ever takes a half of it for the whole.
-        gone = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
-        syscalls.rename(path, gone)
-        sync_directory(path.parent)
+        gone = _set_aside(path)
     _remove(gone)
     sync_directory(path.parent)
+
+
+def _set_aside(path: Path) -> Path:
+    """Take a directory's name away, and return its new one.
+
+    A directory of a lower layer of overlayfs keeps its name; so its own files go first, durably,
+    without which nobody takes it for whole.
+    """
+    aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        syscalls.rename(path, aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        for inner in sorted(path.iterdir()):
+            if inner.is_symlink() or not inner.is_dir():
+                syscalls.unlink(inner)
+        sync_directory(path)
+        return path
+    sync_directory(path.parent)
+    return aside
 
 
 def _remove(path: Path) -> None:

@@ -98,7 +98,8 @@ class Slots:
         """
         slot = Slot(release.version, release.counter, hashlib.sha256(document).hexdigest())
         place = self.directory(release.model, slot)
-        if not place.is_dir():
+        if not (place / "release.json").is_file():
+            fsops.remove(place)  # what is left of one where directories cannot be renamed
             fsops.rename(self._aside(place, release, document, evidence), place)
         return slot
 

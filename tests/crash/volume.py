@@ -1,0 +1,87 @@
+"""Real file systems on loop devices, whose power can be cut."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
+JOURNAL_FLUSHED, JOURNAL_LOST = 1, 2
+MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class FileSystem:
+    """A file system.
+
+    Attributes:
+        make: The command that makes it; the image's path follows.
+        size: Bytes of an image, which is sparse.
+        cuts: Whether it can be shut down as a power cut does.
+    """
+
+    make: tuple[str, ...]
+    size: int
+    cuts: bool = True
+
+
+FILE_SYSTEMS = {
+    "ext4": FileSystem(("mkfs.ext4", "-q", "-F", "-b", "4096"), 48 << 20),
+    "xfs": FileSystem(("mkfs.xfs", "-q", "-f"), 320 << 20),
+    "btrfs": FileSystem(("mkfs.btrfs", "-q", "-f"), 160 << 20, cuts=False),
+}
+
+
+def missing(name: str) -> str | None:
+    """Return why a file system cannot be tried here, or None."""
+    if os.geteuid():
+        return "only root may mount"
+    tool = FILE_SYSTEMS[name].make[0]
+    for needed in (tool, "strace", "mount"):
+        if shutil.which(needed) is None:
+            return f"{needed} is not installed"
+    if not Path("/dev/loop-control").exists():
+        return "there are no loop devices"
+    return None
+
+
+def run(*command: str | Path) -> None:
+    """Run a command that must succeed."""
+    subprocess.run([*map(str, command)], check=True, capture_output=True)
+
+
+def make(name: str, image: Path) -> None:
+    """Make a file system in a new image."""
+    with image.open("wb") as file:
+        file.truncate(FILE_SYSTEMS[name].size)
+    run(*FILE_SYSTEMS[name].make, image)
+
+
+@contextlib.contextmanager
+def mounted(image: Path, place: Path) -> Iterator[Path]:
+    """Mount an image."""
+    place.mkdir(exist_ok=True)
+    run("mount", "-o", "loop,noatime", image, place)
+    try:
+        yield place
+    finally:
+        run("umount", place)
+
+
+def copy(template: Path, image: Path) -> None:
+    """Copy an image, holes and all."""
+    run("cp", "--sparse=always", template, image)
+
+
+def cut_power(place: Path, flag: int) -> None:
+    """Shut a mounted file system down at once: what is not on disk will never be."""
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        fcntl.ioctl(descriptor, SHUTDOWN, struct.pack("I", flag))
+    finally:
+        os.close(descriptor)
