@@ -1,7 +1,9 @@
 """Well-formed values of every format, for property tests."""
 
 import hashlib
+import struct
 from datetime import UTC, timedelta
+from math import prod
 
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from modelward.formats.bundle import FOLDERS, Bundle, BundleFile
 from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
+from modelward.formats.golden import KINDS, Case, Golden, Tensor
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Failure, Journal, Phase, Pin, Trial
 from modelward.formats.names import (
@@ -21,7 +24,14 @@ from modelward.formats.names import (
     check_tree,
     check_version,
 )
-from modelward.formats.policy import KNOWN_FORMATS, FleetPolicy, Key, MetricGate, ModelPolicy
+from modelward.formats.policy import (
+    KNOWN_FORMATS,
+    FleetPolicy,
+    HealthGate,
+    Key,
+    MetricGate,
+    ModelPolicy,
+)
 from modelward.formats.release import (
     MAX_LENGTH,
     Blob,
@@ -168,6 +178,32 @@ gates = st.builds(MetricGate, paths, texts, bounds, bounds).filter(
 
 
 @st.composite
+def tensors(draw):
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
+    length = prod(shape) * struct.calcsize("<" + KINDS[kind])
+    data = draw(st.binary(min_size=length, max_size=length))
+    return Tensor(kind, shape, bytes(byte & 1 for byte in data) if kind == "bool" else data)
+
+
+tensor_maps = st.dictionaries(texts, tensors(), min_size=1, max_size=2)
+goldens = st.builds(
+    Golden,
+    st.lists(st.builds(Case, paths, tensor_maps, tensor_maps), min_size=1, max_size=2).map(tuple),
+    st.floats(0, 1e6),
+    st.floats(0, 1e6),
+)
+
+healths = st.builds(
+    HealthGate,
+    st.booleans(),
+    st.none() | st.floats(0.001, 1e9),
+    st.none() | st.integers(1, MAX_INT),
+    st.none() | st.floats(0, 1e6),
+)
+
+
+@st.composite
 def model_policies(draw):
     owners = [key(public) for public in draw(st.lists(digests, unique=True, max_size=3))]
     return ModelPolicy(
@@ -175,6 +211,7 @@ def model_policies(draw):
         owners={owner.keyid: owner for owner in owners},
         threshold=draw(st.integers(1, max(1, len(owners)))),
         metrics=tuple(draw(st.lists(gates, max_size=3))),
+        health=draw(healths),
     )
 
 

@@ -13,6 +13,7 @@ from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.dsse import Envelope
 from modelward.formats.floors import Floors
+from modelward.formats.golden import Golden
 from modelward.formats.installed import Installed
 from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
@@ -29,6 +30,7 @@ DOCUMENTS = {
     "chunk index": (ChunkIndex, strategies.chunk_indexes()),
     "fleet policy": (FleetPolicy, strategies.fleet_policies),
     "floors": (Floors, strategies.floors),
+    "golden": (Golden, strategies.goldens),
     "installed": (Installed, strategies.installed),
     "journal": (Journal, strategies.journals),
     "model policy": (ModelPolicy, strategies.model_policies()),

@@ -17,6 +17,7 @@ from modelward.formats.bundle import Bundle
 from modelward.formats.channel import Channel
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors
+from modelward.formats.golden import Golden
 from modelward.formats.installed import Installed
 from modelward.formats.journal import Journal
 from modelward.formats.policy import FleetPolicy, ModelPolicy
@@ -35,6 +36,7 @@ PARSERS: Mapping[str, Callable[[bytes], Any]] = {
     "evidence": dsse.parse_evidence,
     "fleet-policy": FleetPolicy.parse,
     "floors": Floors.parse,
+    "golden": Golden.parse,
     "installed": Installed.parse,
     "journal": Journal.parse,
     "metrics": lambda data: metrics.parse("metrics.json", data),

@@ -1,12 +1,13 @@
 """Gate 8: formats, metric gates, and that a demanded signature is there."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from modelward.errors import FormatError, Gate, Refused
-from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy
+from modelward.formats.policy import FleetPolicy, HealthGate, MetricGate, ModelPolicy
 from modelward.formats.release import Blob, Release, ReleaseFile
 from modelward.formats.ticket import Ticket
 from modelward.trust import policy
@@ -131,6 +132,31 @@ def test_demanded_signature_that_is_missing(signature):
     signed = release(("model.onnx", "onnx"), ("model.sig", "signature"), signature=signature)
     with pytest.raises(Refused, match="has no OpenSSF model signature"):
         policy.check(signed, FLEET, demanding, {})
+
+
+GOLDEN = b"""{"schema": "modelward/golden/1", "cases": [{"file": "model.onnx", "inputs": {},
+    "outputs": {"y": {"dtype": "int8", "shape": [], "values": [1]}}}]}"""
+
+
+def test_golden_outputs_that_are_demanded():
+    demanding = ModelPolicy("m", {}, 1, health=HealthGate(required=True))
+    with pytest.raises(Refused, match="which its policy demands") as refusal:
+        policy.check(HONEST, FLEET, demanding, {})
+    assert refusal.value.gate is Gate.POLICY
+    policy.check(HONEST, FLEET, ModelPolicy("m", {}, 1), {})
+
+
+def test_golden_outputs_are_of_this_release():
+    files = (("model.onnx", "onnx"), ("golden.json", "json"))
+    good = replace(release(*files), golden="golden.json")
+    plain = ModelPolicy("m", {}, 1)
+    assert policy.small_files(good, plain) == ("golden.json",)
+    policy.check(good, FLEET, plain, {"golden.json": GOLDEN})
+    with pytest.raises(FormatError, match="is not JSON"):
+        policy.check(good, FLEET, plain, {"golden.json": b"x"})
+    other = GOLDEN.replace(b"model.onnx", b"other.onnx")
+    with pytest.raises(Refused, match="is about 'other"):
+        policy.check(good, FLEET, plain, {"golden.json": other})
 
 
 def test_small_files_are_those_the_gate_reads():

@@ -67,6 +67,8 @@ class Tensor:
         expected = prod(shape) * struct.calcsize("<" + KINDS[kind])
         if len(data) != expected:
             raise fields.wrong(name, f"is {len(data)} bytes, dtype and shape make it {expected}")
+        if kind == "bool" and data.strip(b"\0\1"):
+            raise fields.wrong(name, "has a byte that is neither true nor false")
         return cls(kind, tuple(shape), data)
 
     def to_dict(self) -> dict[str, Any]:

@@ -215,6 +215,16 @@ class HealthGate:
         """Return it as a JSON object."""
         return {name: getattr(self, name) for name in self.FIELDS}
 
+    def describe(self) -> str:
+        """Return it for people; empty if nothing is demanded."""
+        demands = (
+            "must be run with golden outputs" if self.required else "",
+            f"at most {self.latency_ms:g} ms a run" if self.latency_ms is not None else "",
+            f"at most {self.memory} bytes of memory" if self.memory is not None else "",
+            f"outputs within {self.tolerance:g}" if self.tolerance is not None else "",
+        )
+        return ", ".join(filter(None, demands))
+
 
 @dataclass(frozen=True)
 class FleetPolicy:

@@ -131,6 +131,8 @@ def describe_model_policy(data: bytes) -> Description:
         lines.append(f"  {gate.file}: {gate.name} {' and '.join(bounds)}")
     if found.signers:
         lines.append(f"  an OpenSSF model signature by one of {len(found.signers)} keys")
+    if found.health.describe():
+        lines.append(f"  on devices: {found.health.describe()}")
     return Description("model policy", tuple(lines), (_WHO, _LATEST))
 
 

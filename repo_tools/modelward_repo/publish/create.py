@@ -201,6 +201,7 @@ def _model(
         threshold=trust.owners_threshold,
         metrics=trust.metrics,
         signers=tuple(ring.public(holder, SIGNING_KEY, SCHEME).public for holder in trust.signers),
+        health=trust.health,
     )
     return {
         policies.model_policy_path(trust.name): name_owners(

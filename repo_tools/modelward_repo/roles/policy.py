@@ -7,7 +7,7 @@ reads it but `modelward-repo`; what devices need of it is signed into the reposi
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from modelward.formats import note, strict
 from modelward.formats.log_policy import LogPolicy
 from modelward.formats.names import check_name
 from modelward.formats.note import VerifierKey
-from modelward.formats.policy import MetricGate, read_formats
+from modelward.formats.policy import HealthGate, MetricGate, read_formats
 from modelward_repo.log.add_checkpoint import check_url
 
 TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
@@ -36,6 +36,7 @@ _MODEL_FIELDS = (
     "owners_threshold",
     "metrics",
     "signers",
+    "health",
 )
 
 
@@ -68,6 +69,7 @@ class ModelTrust:
         owners_threshold: How many of them must sign it.
         metrics: Bounds on attested metrics.
         signers: Who may make the OpenSSF model signature; empty where none is demanded.
+        health: What its releases must prove on devices.
     """
 
     name: str
@@ -79,6 +81,7 @@ class ModelTrust:
     owners_threshold: int
     metrics: tuple[MetricGate, ...]
     signers: tuple[str, ...] = ()
+    health: HealthGate = field(default_factory=HealthGate)
 
     @property
     def role(self) -> RoleTrust:
@@ -279,6 +282,7 @@ def _model(
         if merged.has("metrics")
         else (),
         signers=_names(merged, "signers") if merged.has("signers") else (),
+        health=_health(merged.fields("health")) if merged.has("health") else HealthGate(),
     )
 
 
@@ -320,6 +324,11 @@ def _vkey(fields: strict.Fields, name: str, base: Path) -> VerifierKey:
         except (OSError, UnicodeDecodeError) as error:
             raise fields.wrong(name, f"{text!r} is neither a vkey nor a file with one") from error
     return VerifierKey.parse(text, fields.document, fields.at(name))
+
+
+def _health(fields: strict.Fields) -> HealthGate:
+    _only(fields, HealthGate.FIELDS)
+    return HealthGate.from_fields(fields)
 
 
 def _metric(fields: strict.Fields) -> MetricGate:

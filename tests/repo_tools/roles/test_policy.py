@@ -187,3 +187,17 @@ def test_whatever_stands_in_it_is_a_policy_or_an_error_that_names_the_field(data
 
     with contextlib.suppress(FormatError):
         TrustPolicy._from_fields(Path("x"), Fields("x", document), ["n"])
+
+
+def test_what_must_be_proven_on_devices(tmp_path: Path) -> None:
+    health = "health = { required = true, latency_ms = 50, memory = 1000, tolerance = 0.01 }\n"
+    gate = load(tmp_path, GOOD + health, "m").model("m").health
+    assert gate.describe() == (
+        "must be run with golden outputs, at most 50 ms a run, at most 1000 bytes of memory, "
+        "outputs within 0.01"
+    )
+    assert load(tmp_path, GOOD, "m").model("m").health.describe() == ""
+    with pytest.raises(UsageError, match=r"health.latency: is not a field here"):
+        load(tmp_path, GOOD + "health = { latency = 50 }\n", "m")
+    with pytest.raises(UsageError, match=r"health.latency_ms: must be more than 0"):
+        load(tmp_path, GOOD + "health = { latency_ms = 0 }\n", "m")

@@ -239,6 +239,9 @@ def test_policies(site: Site) -> None:
     found = seen(propose(site, SetDocument(path, json.dumps(raw).encode())))
     assert has(said(found, "targets"), "BOUND ADDED for alpha: accuracy in m.json", "at least 0.95")
     assert ModelPolicy.parse(found.request.after.documents[path]).metrics
+    raw["health"] = {"required": True, "latency_ms": 50}
+    found = seen(propose(site, SetDocument(path, json.dumps(raw).encode())))
+    assert has(said(found, "targets"), "HEALTH ON DEVICES of alpha", "at most 50 ms a run")
 
 
 def test_the_log(site: Site) -> None:

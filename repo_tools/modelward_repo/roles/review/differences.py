@@ -231,6 +231,14 @@ def _policy(then: bytes | None, now: bytes) -> Iterator[Difference]:
             f"MODEL SIGNATURE: releases of {new.model} must carry a model signature by one of "
             f"{len(new.signers)} keys; it was {len(old.signers) if old else 0}",
         )
+    before = old.health.describe() if old else ""
+    if new.health.describe() != before:
+        yield Difference(
+            Targets.type,
+            f"HEALTH ON DEVICES of {new.model}: {new.health.describe() or 'nothing is demanded'}; "
+            f"it was {before or 'nothing'}",
+            dangerous=bool(before),
+        )
 
 
 def _metrics(

@@ -1,0 +1,102 @@
+"""What a confined process can no longer do: asked of real processes, on this very kernel."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+BEGIN = """
+import json, mmap, os, socket, subprocess, sys, threading
+from modelward.install.confine import Limits, confine
+user = (65534, 65534) if os.geteuid() == 0 else None
+held = confine(Limits(memory=256 << 20, seconds=5, user=user))
+def attempt(act):
+    try:
+        return act() or "done"
+    except BaseException as error:
+        return type(error).__name__
+"""
+KNOWN = platform.machine() in ("x86_64", "aarch64")
+
+
+def confined(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"{BEGIN}\nprint({script})"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    return done.stdout.strip()
+
+
+def test_it_says_what_is_in_force():
+    network, others = json.loads(confined("json.dumps([held.network, held.others])"))
+    assert set(network) <= {"network namespace", "seccomp"}
+    assert network, "neither a network namespace nor seccomp on this kernel"
+    if KNOWN:
+        assert "seccomp" in network
+        assert "no other processes (seccomp)" in others
+
+
+@pytest.mark.skipif(not KNOWN, reason="no filter of system calls for this machine")
+@pytest.mark.parametrize(
+    "act",
+    [
+        "socket.socket()",
+        "socket.socket(socket.AF_UNIX)",
+        "subprocess.run(['/bin/true'])",
+        "os.fork()",
+        "os.execv('/bin/true', ['true'])",
+        "os.kill(os.getppid(), 9)",
+    ],
+)
+def test_forbidden(act):
+    assert confined(f"attempt(lambda: {act})") in ("PermissionError", "BlockingIOError")
+
+
+@pytest.mark.parametrize("place", ["/tmp/modelward-confined", "/dev/shm/modelward-confined"])
+def test_nothing_is_written(place):
+    result = confined(f"attempt(lambda: open('{place}', 'w').write('x' * 100_000))")
+    assert result in ("PermissionError", "OSError")
+    if os.path.exists(place):  # noqa: PTH110 - where landlock is not there, its length is limited
+        assert os.path.getsize(place) == 0  # noqa: PTH202
+        os.unlink(place)  # noqa: PTH108
+
+
+def test_memory_runs_out():
+    assert confined("attempt(lambda: len(bytearray(1 << 30)))") == "MemoryError"
+    assert confined("attempt(lambda: len(bytearray(1 << 20)))") == str(1 << 20)
+
+
+def test_threads_may_be_made():
+    thread = "threading.Thread(target=print)"
+    assert confined(f"attempt(lambda: (t := {thread}).start() or t.join() or 'joined')") == "joined"
+
+
+def test_files_that_were_open_can_be_read():
+    path = "f'/proc/self/fd/{fd}'"
+    script = f"(fd := os.open('/etc/hostname', 0)) and attempt(lambda: len(open({path}).read()))"
+    assert int(confined(script)) >= 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_root_is_given_up():
+    assert confined("os.getresuid(), os.getresgid(), os.getgroups()") == (
+        "(65534, 65534, 65534) (65534, 65534, 65534) []"
+    )
+    assert confined("attempt(lambda: os.setuid(0))") == "PermissionError"
+
+
+def test_processor_time_runs_out():
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", BEGIN.replace("seconds=5", "seconds=1") + "while True: pass"],
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode < 0
