@@ -157,8 +157,8 @@ class Daemon:
             wait = wait if opening is None else min(wait, opening)
         until = result.get("trial_until")
         left = (datetime.fromisoformat(until) - self.now()).total_seconds() if until else 0.0
-        if left > 0:  # then what is on trial can be confirmed
-            wait = min(wait, left + TICK)
+        if until and (left > 0 or done):  # then what is on trial can be confirmed
+            wait = min(wait, max(left, 0.0) + TICK)
         return wait
 
     def _attend(self, worker: Worker) -> None:

@@ -1,0 +1,72 @@
+"""New releases on trial, where the daemon has to see to it that the trial ends."""
+
+import signal
+from pathlib import Path
+
+from tests.daemon.site import Running
+from tests.simulator.world import World
+
+
+def put_on_trial(device: Path, health: str, run: str = 'interval = "1h"\njitter = 0') -> None:
+    """Configure how new releases are tried, and when the daemon looks."""
+    file = device / "modelward.toml"
+    text = file.read_text("utf-8").partition("\n[run]")[0]
+    file.write_text(f"{text}\n[run]\n{run}\n[health]\n{health}\n", "utf-8")
+
+
+def confirmed(world: World) -> int:
+    """Return the counter below which nothing is accepted any more."""
+    return int(world.client_here("status").json["floors"]["releases"]["meter-reader"])
+
+
+def test_a_trial_is_confirmed_when_it_is_over_not_an_hour_later(world: World) -> None:
+    put_on_trial(world.device, 'soak = "1s"')
+    before = confirmed(world)
+    with world.serve() as server:
+        world.publish("1.1.0")
+        with Running(world, server) as daemon:
+            updated = daemon.wait_for("checked", outcome="updated")
+            assert updated["trial_until"]
+            assert confirmed(world) == before
+            assert "the trial is over" in daemon.wait_for("gate", gate="commit")["detail"]
+            assert daemon.wait_for("checked")["trial_until"] is None
+            assert confirmed(world) == before + 1
+
+
+def test_one_that_fails_goes_back_outside_of_windows_too(world: World, tmp_path: Path) -> None:
+    works = tmp_path / "works"
+    works.touch()
+    health = f'soak = "1h"\ncommand = ["test", "-e", "{works}"]'
+    put_on_trial(world.device, health)
+    with world.serve() as server:
+        world.publish("1.1.0")
+        with Running(world, server) as daemon:
+            daemon.wait_for("checked", outcome="updated")
+            put_on_trial(world.device, health, 'interval = "1h"\nwindows = ["00:00-00:00"]')
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for("reloaded")
+            works.unlink()
+            daemon.signal(signal.SIGUSR1)
+            ended = daemon.wait_for("checked")
+            assert ended["exit_code"] == 5
+            assert (ended["level"], ended["gate"]) == ("error", "health")
+            assert world.read_model()[0] == "1.0.0"
+            daemon.signal(signal.SIGUSR1)
+            assert daemon.wait_for("checked")["outcome"] == "unchanged"  # not tried again at once
+
+
+def test_a_trial_is_judged_at_once_after_a_start(world: World, tmp_path: Path) -> None:
+    works = tmp_path / "works"
+    works.touch()
+    put_on_trial(
+        world.device,
+        f'soak = "1h"\ncommand = ["test", "-e", "{works}"]',
+        'interval = "1h"\njitter = "1h"',
+    )
+    with world.serve() as server:
+        world.publish("1.1.0")
+        assert world.client_here("update", server).json["outcome"] == "updated"
+        works.unlink()
+        with Running(world, server) as daemon:  # whose first check would be due within the hour
+            assert daemon.wait_for("checked")["exit_code"] == 5
+        assert world.read_model()[0] == "1.0.0"
