@@ -184,7 +184,8 @@ class _Repair:
 
     def _received(self, count: int) -> None:
         self.fetched += count
-        self._watch.fetching(self.fetched, max(self.fetched, self._wanted))
+        total = max(self.fetched, self._wanted)
+        self._watch.fetching(self.fetched, total, self._sources.latest)
 
     def _mend_slot(self, model: str, slot: Slot) -> None:
         """Build the slot aside, and let it take the place of the damaged one."""

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from modelward import activate, fastpath, ledger, neighbours, report, settings
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, Refused
+from modelward.errors import Gate, ModelwardError, Refused, Unavailable
 from modelward.examine import Examined, at_gate, examine, look_inside, required
 from modelward.formats import channel as channels
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
-from modelward.formats import strict
+from modelward.formats import strict, window
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.installed import Installed, Slot
@@ -39,7 +39,7 @@ from modelward.trust.repository import Repository
 from modelward.trust.rollout import Decision
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
-PATIENCE = Patience()
+PATIENCE: Patience | None = None  # tests are hasty
 
 
 class Watch(Protocol):
@@ -49,8 +49,8 @@ class Watch(Protocol):
         """Note that a gate was passed."""
         ...
 
-    def fetching(self, received: int, total: int) -> None:
-        """Note how many bytes of how many have arrived."""
+    def fetching(self, received: int, total: int, source: str) -> None:
+        """Note how many bytes of how many have arrived, and from where the last ones; often."""
         ...
 
 
@@ -417,10 +417,10 @@ def sources_of(device: Device, given: Sources | None) -> Iterator[Sources]:
     config = device.config
     neighbours.gossip(device)  # before the repository shows anything: others may have seen more
     # Each server is tried once at a time: going round them again is up to `Sources`.
-    with Http(replace(PATIENCE, tries=1)) as http, Http(NEAR) as local:
+    with Http.of(config.transfer, PATIENCE) as http, Http(NEAR) as local:
         near = neighbours.sources(device, local)
         mirrors = config.transfer.mirrors
-        yield addresses.of_addresses(config.repository, mirrors, http, PATIENCE, near)
+        yield addresses.of_addresses(config.repository, mirrors, http, PATIENCE or Patience(), near)
 
 
 def _trusted_time(
@@ -472,15 +472,40 @@ def _fetch(
     def progress(count: int) -> None:
         nonlocal received
         received += count
-        watch.fetching(received, planned.cost)
+        go_on()
+
+    def go_on() -> None:
+        watch.fetching(received, planned.cost, sources.latest)
+        _check_window(device)
 
     for step in planned.steps:
         index = indexes.get(step.blob)
         neighbours.gather(device, sources, step.blob, index, cost=step.cost, progress=progress)
-        fetch.fetch_blob(sources, step.blob, store, progress=progress)
+        go_on()
+        fetch.fetch_blob(
+            sources,
+            step.blob,
+            store,
+            progress=progress,
+            connections=device.config.transfer.connections,
+            go_on=go_on,
+        )
         proven[step.blob.sha256] = store.look(step.blob.sha256)
+
     watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
     return proven
+
+
+def _check_window(device: Device) -> None:
+    """Stop where bytes cost too much at this time of day; what arrived is kept."""
+    windows = device.config.transfer.windows
+    now = device.clock().astimezone()
+    if windows and not window.inside(windows, now):
+        raise Unavailable(
+            f"it is {now:%H:%M}, and large files are fetched at {', '.join(windows)} only",
+            "wait, or set `windows` in [transfer] of modelward.toml",
+            Gate.FETCH,
+        )
 
 
 def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -> None:
@@ -518,7 +543,7 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
             since=now,
             expires=min(role.expires for role in repository.cache.roles()),
             repository=config.repository,
-            direct=config.repository.startswith("http:"),
+            direct=config.repository.startswith("http:") and not config.transfer.proxy,
             running={model: slot.version for model, slot in installed.active.items()},
         ),
     )

@@ -16,9 +16,9 @@ from modelward.transfer.http import Http, Patience
 from modelward.transfer.sources import HttpSource, Kind, Sources
 
 _RANGE = re.compile(r"^Range: bytes=(\d+)-(\d+)\r$", re.MULTILINE)
-# Milliseconds where a device waits for seconds: nothing here is slow but on purpose.
+# Seconds where a device waits for ten, so that a busy machine is no fault.
 HASTY = Patience(
-    connect=0.4, first=0.4, rate=50_000, window=0.3, total=2.0, tries=3, pause=0.005, longest=0.05
+    connect=1.5, first=3.0, rate=20_000, window=1.0, total=10.0, tries=3, pause=0.005, longest=0.05
 )
 
 Fault = Callable[["Answer"], None]

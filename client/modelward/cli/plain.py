@@ -35,5 +35,6 @@ def parse(words: Sequence[str]) -> Any:
         channel=None,
         device_id=None,
         retry=False,
+        events=None,
         run=_RUN[words[0]],
     )

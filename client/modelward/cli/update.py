@@ -2,18 +2,21 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelward import fastpath, settings
 from modelward.cli.options import command, device_of, overrides_of, state_of
 from modelward.cli.terminal import Terminal, say
-from modelward.errors import ExitCode, Gate, ModelwardError
+from modelward.errors import ExitCode, Gate, ModelwardError, UsageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
 
     from modelward.device import Device
     from modelward.update import Outcome
@@ -24,6 +27,7 @@ what to do next, and leaves the running model alone.
 
 example:
   modelward update --state /var/lib/modelward meter-reader
+  modelward update --json --events - 2>events.jsonl
 """
 _CHECK_HELP = """\
 Take an update through gates 1 to 9 and stop there: decide everything, fetch and install nothing.
@@ -44,6 +48,10 @@ def add(commands: Any) -> None:
         added.add_argument("--repository", metavar="URL", help="another address, this time")
         added.add_argument("--channel", help="another channel, this time")
         added.add_argument("--device-id", metavar="ID", help="another id, this time")
+        added.add_argument(
+            "--events", metavar="FILE",
+            help="write a JSON object a line about what happens; - for standard error",
+        )  # fmt: skip
         added.add_argument(
             "--retry", action="store_true", help="try again what failed on this device lately"
         )
@@ -82,20 +90,37 @@ def attend(
     only_check: bool,
 ) -> ExitCode:
     """Show an update while it goes, say how it ended, and note that down if it was for real."""
-    watch = Terminal(quiet=options.json)
-    try:
-        outcome = act(watch)
-    except ModelwardError as error:
+    with _events(getattr(options, "events", None)) as events:
+        watch = Terminal(quiet=options.json, events=events)
+        try:
+            outcome = act(watch)
+        except ModelwardError as error:
+            watch.end()
+            watch.tell({"event": "end", **error.to_dict()})
+            if not only_check:
+                _note(device, error.to_dict())
+            raise
         watch.end()
-        if not only_check:
-            _note(device, error.to_dict())
-        raise
-    watch.end()
-    result = outcome.to_dict(only_check=only_check)
+        result = outcome.to_dict(only_check=only_check)
+        watch.tell({"event": "end", **result})
     if not only_check:
         _note(device, result)
     say(options, result, _outcome_text(outcome, only_check=only_check))
     return ExitCode.DONE
+
+
+@contextlib.contextmanager
+def _events(name: str | None) -> "Iterator[TextIO | None]":
+    """Open where events go: a file, made or appended to, or standard error for ``-``."""
+    if name is None or name == "-":
+        yield sys.stderr if name else None
+        return
+    try:
+        file = Path(name).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise UsageError(f"events cannot be written: {error}", "name another file") from error
+    with file:
+        yield file
 
 
 def _note(device: "Device", result: Mapping[str, Any]) -> None:
@@ -115,7 +140,16 @@ def _nothing_new(options: "argparse.Namespace") -> bool:
         return False  # which is explained when it is read again
     fingerprint = settings.fingerprint(file, os.environ, overrides_of(options))
     asked = settings.asked(fingerprint, options.models)
-    rest = fastpath.nothing_new(state, asked, datetime.now(UTC), _fetch_unless)
+
+    def fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
+        """Ask a repository that takes more than a plain connection."""
+        from modelward.cli.options import config_of  # noqa: PLC0415
+        from modelward.transfer.http import Http  # noqa: PLC0415
+
+        with Http.of(config_of(options).transfer) as http:
+            return http.fetch_unless(url, limit, sha256)
+
+    rest = fastpath.nothing_new(state, asked, datetime.now(UTC), fetch_unless)
     if rest is None:
         return False
     result = {
@@ -135,14 +169,6 @@ def _nothing_new(options: "argparse.Namespace") -> bool:
         f"nothing to do; running: {_running(rest.running)}",
     )
     return True
-
-
-def _fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
-    """Ask a repository that takes more than a plain connection."""
-    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
-
-    with Http(Patience(tries=1)) as http:
-        return http.fetch_unless(url, limit, sha256)
 
 
 def _running(running: Mapping[str, str]) -> str:

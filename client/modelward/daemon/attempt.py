@@ -105,7 +105,7 @@ class Watch:
         if gate.number < Gate.INSTALL.number:
             self._check_stop()
 
-    def fetching(self, received: int, total: int) -> None:
+    def fetching(self, received: int, total: int, source: str) -> None:
         """Tell how much has arrived, now and then.
 
         Raises:
@@ -115,7 +115,8 @@ class Watch:
         now = self._clock()
         if now - self._heartbeat >= HEARTBEAT:
             self._heartbeat = now
-            self._tell({"event": "fetching", "received": received, "total": total})
+            told = {"event": "fetching", "received": received, "total": total, "source": source}
+            self._tell(told)
 
     def keep_waiting(self, holder: str) -> bool:
         """Wait a moment for another updater: somebody may be at the device. Not for ever."""
@@ -150,14 +151,14 @@ def _nothing_new(config: Config) -> bool:
     from modelward import fastpath, settings  # noqa: PLC0415 - a check without news needs little
 
     asked = settings.asked(config.fingerprint, ())
-    return fastpath.nothing_new(config.state, asked, datetime.now(UTC), _fetch_unless) is not None
 
+    def fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
+        from modelward.transfer.http import Http  # noqa: PLC0415
 
-def _fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
-    from modelward.transfer.http import Http, Patience  # noqa: PLC0415
+        with Http.of(config.transfer) as http:
+            return http.fetch_unless(url, limit, sha256)
 
-    with Http(Patience(tries=1)) as http:
-        return http.fetch_unless(url, limit, sha256)
+    return fastpath.nothing_new(config.state, asked, datetime.now(UTC), fetch_unless) is not None
 
 
 def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]:

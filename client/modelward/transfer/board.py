@@ -161,8 +161,8 @@ class Board:
             while not self.is_over:
                 piece = self._at(offset)
                 if piece is None:
-                    if offset >= me.stop:
-                        return None  # the rest of the stream was given to another
+                    if offset >= me.stop or self._is_needed_elsewhere(me):
+                        return None  # the rest of the stream is another's, or has to wait
                 elif piece.arrived or me.number not in (piece.owner, piece.rival):
                     return None
                 elif me.unwritten <= UNWRITTEN:
@@ -334,8 +334,17 @@ class Board:
         others = (other for other in self._connections.values() if other is not me)
         return all(other.resting or self._sits_out(other) for other in others)
 
+    def _is_needed_elsewhere(self, me: Connection) -> bool:
+        """Tell whether the window will not move on unless this connection fetches what is amiss."""
+        if self._first_unowned() is not None and self._is_alone(me):
+            return True
+        return self._held_up(me) is not None
+
+    def _first_unowned(self) -> Piece | None:
+        return next((p for p in self._window if p.owner is None and not p.arrived), None)
+
     def _unowned(self, me: Connection) -> Piece | None:
-        found = next((p for p in self._window if p.owner is None and not p.arrived), None)
+        found = self._first_unowned()
         if found is None:
             # Somebody asked for all the rest: from the window's end on it is to be shared.
             for other in self._connections.values():
@@ -356,8 +365,7 @@ class Board:
             rate = owner.rate_now(now)
             if not rate:
                 rate = PIECE / max(now - piece.begun, 1e-3) if piece.begun else 0.0
-            mine = piece.length / max(me.rate, 1.0)
-            if rate and piece.length / rate < 2 * mine + 0.05:
+            if rate and me.rate and piece.length / rate < 2 * piece.length / me.rate + 0.05:
                 return None
             return piece
         return None

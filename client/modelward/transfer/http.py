@@ -12,12 +12,13 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any, Self
 from urllib.parse import SplitResult
 
+from modelward.config.transfer import TransferSettings
 from modelward.errors import NotFound, TooLong, Unavailable
 from modelward.transfer.body import Body
 from modelward.transfer.network import SHOWN, Network, parse, why
@@ -52,6 +53,27 @@ class Http:
     throttle: Throttle | None = None
     _idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
+
+    @classmethod
+    def of(
+        cls, settings: TransferSettings, patience: Patience | None = None, *, far: bool = True
+    ) -> "Http":
+        """Return a client that tries each server once, as a device's settings describe it.
+
+        Args:
+            settings: The settings.
+            patience: What they do not say; None for the default.
+            far: Whether it is for servers beyond the proxy and the cap on bandwidth, if any.
+        """
+        patient = replace(
+            patience or Patience(connect=settings.timeout, rate=settings.minimum_rate), tries=1
+        )
+        if not far:
+            return cls(patient)
+        http = cls(patient, network=Network.of(settings))
+        if settings.rate:
+            http.throttle = Throttle(settings.rate, http.clock, http.sleep)
+        return http
 
     def fetch(self, url: str, limit: int) -> bytes:
         """Return a small document.

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
+from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable, UsageError
 
 PORTS = {"http": 80, "https": 443}
@@ -31,6 +32,13 @@ class Network:
     certificate: Path | None = field(default=None, repr=False)
     key: Path | None = field(default=None, repr=False)
     redirects: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: TransferSettings) -> "Network":
+        """Return the way that a device's settings describe."""
+        return cls(
+            settings.proxy, settings.ca, settings.certificate, settings.key, settings.redirects
+        )
 
     def connect(
         self, address: SplitResult, timeout: float, *, redirected: bool = False
@@ -80,10 +88,10 @@ class Network:
         """
         if not location or not self.redirects:
             return None
-        target = urljoin(url, location)
         try:
+            target = urljoin(url, location)
             address = parse(target)
-        except UsageError:
+        except (UsageError, ValueError):
             return None
         port = address.port or PORTS[address.scheme]
         names = {address.hostname, f"{address.hostname}:{port}"}

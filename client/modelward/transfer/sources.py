@@ -154,12 +154,14 @@ class Sources:
         patience: How often to go round them for a document.
         clock: Monotonic seconds.
         sleep: Waits so many seconds.
+        latest: The name of the source that delivered last.
     """
 
     sources: Sequence[Source]
     patience: Patience = field(default_factory=Patience)
     clock: Clock = time.monotonic
     sleep: Sleep = time.sleep
+    latest: str = ""
 
     def __post_init__(self) -> None:
         self._lock = Lock()
@@ -216,6 +218,7 @@ class Sources:
     def delivered(self, standing: Standing, count: int, seconds: float) -> None:
         """Note that a source delivered bytes which were not found wrong."""
         with self._lock:
+            self.latest = standing.source.name
             standing.failures = 0
             standing.received += count
             rate = count / max(seconds, 1e-6)
