@@ -3,13 +3,11 @@
 import contextlib
 import http.client
 import socket
-import ssl
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from modelward.errors import Unavailable, UsageError
+from modelward.errors import Unavailable
+from modelward.transfer.network import Network, parse
 
 ANSWER_CAP = 256 << 10  # bytes: a signed checkpoint, and a few words
 SECONDS = 5.0
@@ -28,39 +26,30 @@ class Answer:
     body: bytes
 
 
-def post(
-    url: str, body: bytes, headers: Mapping[str, str] | None = None, seconds: float = SECONDS
-) -> Answer:
-    """Send a document and return the answer, whatever its status.
+def post(url: str, body: bytes, network: Network | None = None, seconds: float = SECONDS) -> Answer:
+    """Send a document and return the answer, whatever its status. Redirects are not followed.
 
     Args:
         url: Where to.
         body: The document.
-        headers: Further headers.
+        network: The way there; None for the direct one.
         seconds: Most that all of it may take, however the server drips (attack row 8).
 
     Raises:
+        UsageError: It is not an http or https address.
         Unavailable: Nobody answered in time, or with too much.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"{url!r} is not an http or https address")
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(
-            parts.hostname, parts.port, timeout=seconds, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=seconds)
+    address, network = parse(url), network or Network()
+    connection = network.connect(address, seconds)
     # A time-out is one for each read. This ends them all.
     over = threading.Event()
     ending = threading.Timer(seconds, _hang_up, (connection, over))
     ending.daemon = True
     ending.start()
+    headers = {"Content-Type": "application/json", "User-Agent": "modelward"}
     try:
-        sent = {"Content-Type": "application/json", "User-Agent": "modelward"}
-        connection.request("POST", parts.path or "/", body, sent | dict(headers or {}))
+        target = network.target(address)
+        connection.request("POST", target, body, headers | network.headers(address))
         response = connection.getresponse()
         received = response.read(ANSWER_CAP + 1)
     except (OSError, http.client.HTTPException) as error:
