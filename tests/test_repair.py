@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import modelward
-from modelward import follow
+from modelward import follow, scan
 from modelward.errors import ExitCode, Refused
 from modelward.install import fsops, syscalls
 from tests.simulator.server import Server, instead
@@ -279,6 +279,25 @@ def test_a_forged_slot_is_not_taken_for_what_ran(world, server):
     (world.device / "current/installed.json").resolve().unlink()
     assert repair(world).code == ExitCode.DONE
     assert world.read_model() == ("1.1.0", world.offered)
+
+
+def test_an_update_that_comes_between_is_no_damage(world, server, monkeypatch):
+    """A scan holds no lock: what it looks for may be gone when it gets there."""
+    world.publish("1.2.0")
+    real = scan.kept_slots
+    updated = []
+
+    def late(*arguments):
+        found = real(*arguments)
+        if not updated:
+            updated.append(world.client_here("update"))
+        return found
+
+    monkeypatch.setattr(scan, "kept_slots", late)
+    verified = world.client_here("verify")
+    assert updated[0].code == ExitCode.DONE, updated
+    assert verified.code == ExitCode.DONE, verified
+    assert {each["version"] for each in verified.json["checked"]} == {"1.2.0", "1.1.0"}
 
 
 def test_one_at_a_time(world, server):

@@ -1,5 +1,6 @@
 """Is everything on this device as it was approved? Everything is read again; nothing is changed."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,10 +97,20 @@ def scan(device: Device, models: Sequence[str], progress: Progress) -> Scanned:
         UsageError: A model is not installed.
         Refused: What is installed cannot be read.
     """
-    installed = installed_on(device)
-    for model in models:
-        if model not in installed.active:
-            raise UsageError(f"no model {model!r} is installed")
+    while True:
+        installed = installed_on(device)
+        for model in models:
+            if model not in installed.active:
+                raise UsageError(f"no model {model!r} is installed")
+        found = _scan(device, installed, models, progress)
+        # An update that came between has moved things, and damaged nothing.
+        if not found.damage or installed_on(device) == installed:
+            return found
+
+
+def _scan(
+    device: Device, installed: Installed, models: Sequence[str], progress: Progress
+) -> Scanned:
     slots = tuple(
         (model, slot)
         for model, slot in kept_slots(device, installed)
@@ -143,7 +154,8 @@ def kept_slots(device: Device, installed: Installed) -> tuple[tuple[str, Slot], 
     found = dict.fromkeys(installed.slots())
     trial = device.trials.journal.trial
     if trial is not None and trial.good != installed.number:
-        found |= dict.fromkeys(device.slots.generation(trial.good).slots())
+        with contextlib.suppress(Refused):  # what it fell back to is kept by the current one, too
+            found |= dict.fromkeys(device.slots.generation(trial.good).slots())
     return tuple(found)
 
 
@@ -161,8 +173,9 @@ class _Reader:
     def expect(self, paths: Iterable[Path]) -> None:
         """Count files that are going to be hashed, so that there is an end to progress."""
         for path in paths:
-            status = path.lstat()
-            self._expected[status.st_dev, status.st_ino] = status.st_size
+            with contextlib.suppress(FileNotFoundError):
+                status = path.lstat()
+                self._expected[status.st_dev, status.st_ino] = status.st_size
 
     def digest(self, path: str) -> str:
         """Return the digest of a file.

@@ -173,6 +173,7 @@ def exchange(aside: Path, place: Path) -> None:
 
     In one step where the file system can; else there is a moment in which nothing is there.
     """
+    sync_directory(place.parent)  # what takes the place must be certain to be there
     if os.path.lexists(place):
         try:
             syscalls.exchange(aside, place)
