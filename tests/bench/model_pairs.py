@@ -79,16 +79,6 @@ def int8(_name: str, array: Array) -> tuple[str, Array]:
     return "I8", np.rint(array / np.where(scale, scale, 1)).astype("<i1")
 
 
-def int8_by(base: Model) -> Change:
-    """Quantise with the base's scales, as who wants small updates does."""
-
-    def change(name: str, array: Array) -> tuple[str, Array]:
-        scale = np.abs(base.tensors[name][1]).max(axis=-1, keepdims=True) / 127
-        return "I8", np.clip(np.rint(array / np.where(scale, scale, 1)), -127, 127).astype("<i1")
-
-    return change
-
-
 def pairs(base: Model, tuned: Model | None, folder: Path) -> Iterator[tuple[str, Path, Path]]:
     """Write and yield each kind of change: what it is, the old file, the new file.
 
@@ -128,8 +118,7 @@ def _tuned(base: Model, tuned: Model, old: Path, new: Path) -> Iterator[tuple[st
     base.each_float(bf16).write(old)
     yield "full fine-tune, bf16", old, tuned.each_float(bf16).write(new)
     base.each_float(int8).write(old)
-    yield "full fine-tune, int8, scales anew", old, tuned.each_float(int8).write(new)
-    yield "full fine-tune, int8, scales kept", old, tuned.each_float(int8_by(base)).write(new)
+    yield "full fine-tune, int8", old, tuned.each_float(int8).write(new)
     base.write(old)
     yield "full fine-tune, fp32", old, tuned.write(new)
     head = {

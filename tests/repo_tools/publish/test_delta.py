@@ -67,6 +67,22 @@ def test_a_renamed_tensor_costs_nothing(encoded):
     assert encoded(patch.TENSOR_DELTA, old, new).length < 500
 
 
+def test_tensors_whose_numbers_changed_are_compared_in_their_order(encoded):
+    """Exporters number what has no name; the numbers change with every export."""
+    numbers = random.Random(10)
+    tables = [[numbers.randrange(1 << 20, 1 << 29) for _ in range(5_000)] for _ in range(3)]
+
+    def exported(first: int, most: int) -> bytes:
+        tensors = {}
+        for number, table in enumerate(tables, first):
+            elements = (element + numbers.randrange(most) for element in table)
+            data = b"".join(element.to_bytes(4, "little") for element in elements)
+            tensors[f"onnx::MatMul_{number}"] = Tensor("F32", 50, 100, data)
+        return safetensors(tensors)
+
+    assert encoded(patch.TENSOR_DELTA, exported(100, 1), exported(219, 4)).length < 7_000
+
+
 def test_rows_that_were_added_are_all_that_is_sent(encoded):
     rows = random.Random(4).randbytes(40_000)
     old = model(4, table=Tensor("F32", 100, 100, rows))

@@ -1,7 +1,7 @@
 """Which part of the base each part of the new file comes from, and how it is best coded."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -130,44 +130,66 @@ def _merged(operations: Iterable[Operation]) -> Iterator[Operation]:
 
 def _pairs(base: File, target: File) -> Iterator[Pair]:
     """Yield all parts of the new file with what they are compared with, in order."""
-    theirs = parts_of(base)
-    tensors = _Tensors(base, [part for part in theirs if isinstance(part, Tensor)])
+    theirs, ours = parts_of(base), parts_of(target)
     gaps = _Gaps(base, [part for part in theirs if isinstance(part, Gap)])
-    for part in parts_of(target):
+    likes = _Likes(
+        base,
+        [part for part in theirs if isinstance(part, Tensor)],
+        [part for part in ours if isinstance(part, Tensor)],
+    )
+    for part in ours:
         if isinstance(part, Tensor):
-            yield from tensors.pairs(target, part)
+            yield from likes.pairs(target, part)
         else:
             yield from gaps.pairs(target, part)
 
 
-class _Tensors:
-    """The base's tensors, by what is asked about them."""
+class _Likes:
+    """What each tensor of the new file is compared with.
 
-    def __init__(self, base: File, tensors: list[Tensor]) -> None:
+    The one of the same name, type and shape; else one with the same content; else, since exporters
+    like to number what has no name, the next one of the same type and shape that nobody else is
+    compared with; else one of the same name that has more or fewer rows.
+    """
+
+    def __init__(self, base: File, theirs: list[Tensor], ours: list[Tensor]) -> None:
         self._base = base
-        self._by_name = {(tensor.name, tensor.type): tensor for tensor in tensors}
-        self._by_length: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
-        for tensor in tensors:
-            self._by_length[tensor.type, tensor.length].append(tensor)
         self._digests: dict[Tensor, bytes] = {}
+        self._by_length: dict[tuple[str, int], list[Tensor]] = defaultdict(list)
+        for tensor in theirs:
+            self._by_length[tensor.type, tensor.length].append(tensor)
+        by_name = {(key, tensor.shape): tensor for key, tensor in _keyed(theirs)}
+        self._same = {
+            tensor: by_name[key, tensor.shape]
+            for key, tensor in _keyed(ours)
+            if (key, tensor.shape) in by_name
+        }
+        taken = set(self._same.values())
+        free: dict[tuple[str, tuple[int, ...]], deque[Tensor]] = defaultdict(deque)
+        for tensor in theirs:
+            if tensor not in taken:
+                free[tensor.type, tensor.shape].append(tensor)
+        resized = dict(_keyed(theirs))
+        self._other: dict[Tensor, Tensor] = {}
+        for key, tensor in _keyed(ours):
+            if tensor in self._same:
+                continue
+            if free[tensor.type, tensor.shape]:
+                self._other[tensor] = free[tensor.type, tensor.shape].popleft()
+            elif key in resized and resized[key].shape[1:] == tensor.shape[1:]:
+                self._other[tensor] = resized[key]
 
     def pairs(self, target: File, tensor: Tensor) -> Iterator[Pair]:
         """Yield the tensor, or its parts, with what they are compared with."""
-        found = self._by_name.get((tensor.name, tensor.type))
-        if found is None or found.shape != tensor.shape:
-            found = self._renamed(target, tensor) or found
+        found = self._same.get(tensor) or self._copy(target, tensor) or self._other.get(tensor)
         width, is_float = tensor.width, tensor.is_float
-        if found is None:
-            yield Pair(tensor.start, tensor.length, None, width, is_float)
-            return
-        # A tensor that grew or shrank by rows has the others where they were.
-        common = min(tensor.length, found.length) if _same_rows(tensor, found) else 0
-        if common:
+        common = min(tensor.length, found.length) if found else 0
+        if found and common:
             yield Pair(tensor.start, common, found.start, width, is_float)
         if common < tensor.length:
             yield Pair(tensor.start + common, tensor.length - common, None, width, is_float)
 
-    def _renamed(self, target: File, tensor: Tensor) -> Tensor | None:
+    def _copy(self, target: File, tensor: Tensor) -> Tensor | None:
         """Return a tensor of another name with the same content."""
         candidates = self._by_length.get((tensor.type, tensor.length), [])
         if not candidates:
@@ -181,10 +203,12 @@ class _Tensors:
         return None
 
 
-def _same_rows(tensor: Tensor, found: Tensor) -> bool:
-    return tensor.shape == found.shape or (
-        len(tensor.shape) == len(found.shape) and tensor.shape[1:] == found.shape[1:]
-    )
+def _keyed(tensors: list[Tensor]) -> Iterator[tuple[tuple[str, str, int], Tensor]]:
+    """Yield tensors with name and type, and how many had the same before: branches repeat names."""
+    seen: Counter[tuple[str, str]] = Counter()
+    for tensor in tensors:
+        yield (tensor.name, tensor.type, seen[tensor.name, tensor.type]), tensor
+        seen[tensor.name, tensor.type] += 1
 
 
 class _Gaps:
