@@ -248,7 +248,7 @@ def _loaded(release: Release, versions: Mapping[str, str]) -> str:
         by_runtime.setdefault(how, []).append(file.path)
     return "; ".join(
         f"{paths[0] if len(paths) == 1 else f'{len(paths)} files'} {how}"
-        for how, paths in by_runtime.items()
+        for how, paths in sorted(by_runtime.items(), key=lambda item: item[0] == "read")
     )
 
 

@@ -97,7 +97,7 @@ def _converse(
         selector.register(giving, selectors.EVENT_WRITE)
         rest = memoryview(stdin)
         while (left := deadline - time.monotonic()) > 0:
-            ended = process.poll() is not None  # asked first: what it wrote before is still read
+            ended = _has_ended(process.pid)  # asked first: what it wrote before is still read
             ready = selector.select(0 if ended else min(left, NAP))
             speaking = [pipe for pipe in outputs if any(key.fileobj is pipe for key, _ in ready)]
             if ended and not speaking:
@@ -111,6 +111,11 @@ def _converse(
                     selector.unregister(giving)
                     giving.close()
     return (bytes(kept[outputs[0]]), bytes(kept[outputs[1]])), False
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child has ended, but leave it to be waited for: its number stays its own."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _give(pipe: IO[bytes], rest: memoryview) -> memoryview:

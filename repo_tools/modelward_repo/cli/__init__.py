@@ -24,6 +24,7 @@ COMMANDS = {
     "ticket": "ticket:ticket",
     "manifest": "manifest:manifest",
     "attest": "attest:attest",
+    "golden": "golden:golden",
     "sign-model": "sign_model:sign_model",
     "publish": "publish:publish",
     "channel": "channel:channel",
