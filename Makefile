@@ -44,6 +44,7 @@ soak: $(INSTALLED) ## Kill the daemon at random 1,000 times; ARGS="--cycles 50" 
 
 swarm: $(INSTALLED) ## Ten devices behind one slow uplink, in network namespaces; needs root
 	$(BIN)/pytest tests/swarm -s -m slow $(ARGS)
+
 crash: $(INSTALLED) ## Kill and cut the power at every system call, on ext4 and XFS (root)
 	$(BIN)/pytest tests/crash -n $(JOBS) -m slow
 	$(BIN)/python -m tests.crash.power $(ARGS)

@@ -20,6 +20,7 @@ from modelward.formats import release as releases
 from modelward.formats import strict, window
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
+from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Pin
 from modelward.formats.policy import FleetPolicy
@@ -155,6 +156,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             floors=floors,
         )
         repository.refresh()
+        floors = floors.lowered_by(_reset_of(repository))
         policy = ledger.policy_of(repository.cache.root())
         passed = clock.holding(floors.time, policy)
         now = _trusted_time(repository, system, passed, watch)
@@ -223,7 +225,9 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             installed = _install(device, examined, kept, changes, now, watch, proven)
 
         # 13. Commit: raise the floors, then drop what is no longer needed.
-        raised = replace(repository.new_floors(), time=passed)
+        raised = replace(
+            repository.new_floors(), time=passed, releases=floors.releases, reset=floors.reset
+        )
         if activate.may_commit(device, now):
             _commit(device, raised, changes, watch)
             _come_to_rest(device, models, repository, channel, installed, now)
@@ -369,7 +373,7 @@ class _Visit:
             version,
             fetch_blob=self._small_blob,
             facts=self.device.facts,
-            floor=max(self.floors.releases.get(model, 0), slot.counter + 1 if slot else 0),
+            floor=self.floors.least(model, slot.counter if slot else None),
             now=self.now,
         )
 
@@ -433,6 +437,12 @@ def _trusted_time(
     if now > system:
         repository.judge_expiry_by(now)
     return now
+
+
+def _reset_of(repository: Repository) -> FloorsReset | None:
+    """Return the reset of floors that root's threshold has signed, or None."""
+    with at_gate(Gate.METADATA):
+        return FloorsReset.of_root(repository.cache.root().unrecognized_fields)
 
 
 def _fleet_policy(repository: Repository) -> FleetPolicy:
@@ -575,7 +585,10 @@ def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Wa
     active = device.slots.installed().active
     lost = {model: slot.counter for model, slot in active.items() if model not in raised.releases}
     device.trials.commit(raised.with_releases(lost))
-    if device.floors.load() != before:
+    after = device.floors.load()
+    if after.reset and after.reset != before.reset:
+        watch.passed(Gate.COMMIT, f"floors were lowered by root: reset {after.reset.id!r}")
+    if after != before:
         watch.passed(Gate.COMMIT, _commit_detail(changes))
 
 

@@ -96,6 +96,28 @@ def test_rollback_after_a_power_cut(scene: Scene) -> None:
 
 
 @pytest.mark.attack(3)
+@pytest.mark.parametrize("lost", ["floors.a", "floors.b"])
+@pytest.mark.parametrize("state", ["emptied", "torn", "rolled back"])
+def test_rollback_after_damage(scene: Scene, state: str, lost: str) -> None:
+    """TUF's cache is emptied, torn or rolled back, and one copy of the floors torn."""
+    cache = scene.world.device / "tuf"
+    for path in [*cache.glob("*.json")]:
+        if state == "emptied" or path.is_symlink():
+            path.unlink()
+        elif state == "torn" and path.stem in {"timestamp", "snapshot", "targets"}:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    if state == "rolled back":
+        old = scene.world.last_week / "metadata"
+        for role, name in (("timestamp", "timestamp"), ("snapshot", "5.snapshot")):
+            (cache / f"{role}.json").write_bytes((old / f"{name}.json").read_bytes())
+    torn = scene.world.device / lost
+    torn.write_bytes(torn.read_bytes()[:50])
+    scene.tuf.forget()
+    scene.thief().replay(scene.world.last_week)
+    scene.refused_at(Gate.METADATA, "already acted upon")
+
+
+@pytest.mark.attack(3)
 def test_rollback_of_a_role_after_a_power_cut(scene: Scene) -> None:
     """A power cut left zeros in TUF's cache; a new snapshot lists last week's delegated roles."""
     thief = scene.thief(*SERVER)

@@ -14,6 +14,7 @@ from modelward.formats.bundle import FOLDERS, Bundle, BundleFile
 from modelward.formats.channel import MAX_AFTER, MILLION, Channel, Entry, Rollout, Stage
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
+from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.golden import KINDS, Case, Golden, Tensor
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Failure, Journal, Phase, Pin, Trial
@@ -219,6 +220,9 @@ role_floors = st.builds(
     RoleFloor, st.integers(1, MAX_INT), digests, st.frozensets(digests, max_size=3)
 )
 counters = st.dictionaries(texts, st.integers(0, MAX_INT), max_size=3)
+resets = st.builds(
+    FloorsReset, texts.filter(bool), st.dictionaries(names, st.integers(0, MAX_INT), max_size=3)
+)
 floors = st.builds(
     Floors,
     st.integers(0, MAX_INT),
@@ -226,6 +230,7 @@ floors = st.builds(
     st.none() | role_floors,
     counters,
     counters,
+    reset=st.none() | resets,
 )
 numbers = st.integers(0, MAX_INT)
 one_slot = st.builds(Slot, versions, numbers, digests)

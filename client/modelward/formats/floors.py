@@ -12,6 +12,7 @@ from typing import Any
 
 from modelward.errors import FormatError
 from modelward.formats import strict
+from modelward.formats.floors_reset import FloorsReset
 
 DOCUMENT = "floors"
 SCHEMA = "modelward/floors/1"
@@ -60,6 +61,8 @@ class Floors:
         listed: Version of every targets role, as that snapshot lists it.
         releases: Per model, the counter of the newest release installed.
         time: What time it is at least, or None.
+        reset: The last reset that root signed and this device has applied, with those models whose
+            floor has not risen again since.
     """
 
     root: int = 0
@@ -68,6 +71,7 @@ class Floors:
     listed: Mapping[str, int] = field(default_factory=dict)
     releases: Mapping[str, int] = field(default_factory=dict)
     time: TimeFloor | None = None
+    reset: FloorsReset | None = None
 
     @classmethod
     def parse(cls, data: bytes) -> "Floors":
@@ -88,6 +92,7 @@ class Floors:
             listed=_integers(body.fields("listed")),
             releases=_integers(body.fields("releases")),
             time=_time(body),
+            reset=FloorsReset.read(body.fields("reset")) if body.has("reset") else None,
         )
 
     def with_releases(self, counters: Mapping[str, int]) -> "Floors":
@@ -95,7 +100,39 @@ class Floors:
         risen = {
             model: max(counter, self.releases.get(model, 0)) for model, counter in counters.items()
         }
-        return replace(self, releases={**self.releases, **risen})
+        reset = self.reset and FloorsReset(
+            self.reset.id,
+            {name: to for name, to in self.reset.releases.items() if name not in counters},
+        )
+        return replace(self, releases={**self.releases, **risen}, reset=reset)
+
+    def lowered_by(self, reset: FloorsReset | None) -> "Floors":
+        """Return the floors after a reset that root signed; unchanged if it was applied before."""
+        if reset is None or (self.reset is not None and self.reset.id == reset.id):
+            return self
+        lowered = {
+            model: counter
+            for model, counter in reset.releases.items()
+            if self.releases.get(model, counter + 1) > counter
+        }
+        return replace(
+            self,
+            releases={**self.releases, **lowered},
+            reset=FloorsReset(reset.id, lowered),
+        )
+
+    def least(self, model: str, running: int | None) -> int:
+        """Return the least counter that a release of a model must have to be installed.
+
+        Args:
+            model: The model.
+            running: The counter of the release that runs, or None. A newer one must be above it,
+                unless a reset allows to go below.
+        """
+        floor = self.releases.get(model, 0)
+        if running is None or (self.reset is not None and model in self.reset.releases):
+            return floor
+        return max(floor, running + 1)
 
     def to_bytes(self) -> bytes:
         """Return the file, with a checksum of its content."""
@@ -108,6 +145,8 @@ class Floors:
         }
         if self.time is not None:
             body["time"] = {"at": strict.rfc3339(self.time.at), "log": self.time.log}
+        if self.reset is not None:
+            body["reset"] = self.reset.to_dict()
         return strict.dump({"schema": SCHEMA, "sha256": _checksum(body), "floors": body})
 
 

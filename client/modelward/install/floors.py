@@ -30,6 +30,12 @@ class FloorStore:
                     found = copy
         return found
 
+    def mend(self) -> None:
+        """Write a copy anew that is damaged or lags behind the other; if both are, neither."""
+        floors = self.load()
+        if floors != Floors():
+            self.save(floors)
+
     def save(self, floors: Floors) -> None:
         """Write both copies, durably; a cut between them leaves one intact.
 

@@ -213,6 +213,13 @@ def _bump_version(scene: Scene, role: str, version: int) -> list[Change]:
     return [change.BumpVersion(role, version)]
 
 
+@declare("reset-floors", argument("model"), argument("counter", type=int))
+def _reset_floors(scene: Scene, model: str, counter: int) -> list[Change]:
+    """After a theft: have devices accept releases of MODEL again from COUNTER on, once."""
+    del scene
+    return [change.ResetFloors(_name(model), counter)]
+
+
 @declare("restore-targets", argument("version", type=int))
 def _restore_targets(scene: Scene, version: int) -> list[Change]:
     """After a theft: go back to what targets said in VERSION, under a new version."""

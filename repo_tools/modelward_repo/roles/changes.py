@@ -17,6 +17,8 @@ from tuf.api.metadata import Metadata, Root, Targets
 from modelward.errors import FormatError, UsageError
 from modelward.formats import policy as policies
 from modelward.formats import strict
+from modelward.formats.floors_reset import FIELD as RESET_FIELD
+from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.leaf import REPOSITORY_FIELD
 from modelward.formats.log_policy import FIELD as LOG_FIELD
 from modelward.formats.log_policy import LogPolicy
@@ -249,6 +251,32 @@ class SetLog:
             fields[LOG_FIELD] = dict(self.log)
             # Repositories made before there were logs have no name to log under.
             fields.setdefault(REPOSITORY_FIELD, secrets.token_hex(32))
+
+
+@dataclass(frozen=True)
+class ResetFloors:
+    """Let devices accept releases of a model again from a counter on, once.
+
+    For when a thief has burned counters: no device that installed the highest one would accept
+    anything honest. The counter is that of the last honest release.
+    """
+
+    model: str
+    counter: int
+
+    def apply(self, draft: Draft) -> None:
+        """See `Change.apply`."""
+        known_role(draft.view, role_name(self.model))
+        if not 0 <= self.counter < strict.MAX_INT:
+            raise UsageError(f"a counter is from 0 to {strict.MAX_INT - 1}, not {self.counter}")
+        fields = draft.view.root.unrecognized_fields
+        now: FloorsReset | None = _as_usage(
+            "root's reset of floors", lambda: FloorsReset.of_root(fields)
+        )
+        # Of one ceremony, all are one reset, named by the version of root that it makes.
+        name = f"root {draft.view.root.version + 1}"
+        others = now.releases if now and now.id == name else {}
+        fields[RESET_FIELD] = FloorsReset(name, {**others, self.model: self.counter}).to_dict()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from modelward_repo.roles.changes import (
     RemoveModel,
     Renew,
     ReplaceKey,
+    ResetFloors,
     SetDocument,
     SetExpiry,
     SetLayoutOwners,
@@ -250,6 +251,12 @@ def test_the_log(site: Site) -> None:
     found = seen(propose(site, SetLog(log)))
     assert has(said(found, "root"), "LOG REQUIRED", vkey)
     assert found.to_type == ("root",)
+
+
+def test_lowered_floors(site: Site) -> None:
+    found = seen(propose(site, ResetFloors("alpha", 17), ResetFloors("beta", 3)))
+    assert has(said(found, "root"), "FLOORS LOWERED", "releases of alpha", "counter 17")
+    assert has(said(found, "root"), "FLOORS LOWERED", "releases of beta", "counter 3")
 
 
 def _with_root(request: Request, edit: Any) -> Request:

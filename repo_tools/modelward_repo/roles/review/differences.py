@@ -15,6 +15,8 @@ from tuf.api.metadata import DelegatedRole, Role, Root, Targets
 from modelward.errors import FormatError
 from modelward.formats import dsse, strict
 from modelward.formats import policy as policies
+from modelward.formats.floors_reset import FIELD as RESET_FIELD
+from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.log_policy import FIELD as LOG_FIELD
 from modelward.formats.policy import FleetPolicy, MetricGate, ModelPolicy
 from modelward.trust.layout import Layout
@@ -61,6 +63,7 @@ def differences(request: Request) -> tuple[Difference, ...]:
     found = (
         *_roles(old, new),
         *_log(old.root, new.root),
+        *_reset(old.root, new.root),
         *_documents(old, new),
         *_numbers(request),
         *_rest(old, new),
@@ -151,6 +154,22 @@ def _log(old: Root, new: Root) -> Iterator[Difference]:
     else:
         text = f"LOG CHANGED: from {_shown(then)} to {_shown(now)}"
     yield Difference(Root.type, text, dangerous=True)
+
+
+def _reset(old: Root, new: Root) -> Iterator[Difference]:
+    then, now = (root.unrecognized_fields.get(RESET_FIELD) for root in (old, new))
+    if then == now:
+        return
+    if now is None:
+        yield Difference(Root.type, "FLOORS: no reset is signed any longer")
+        return
+    reset = FloorsReset.of_root(new.unrecognized_fields)
+    for model, counter in reset.releases.items() if reset else ():
+        yield Difference(
+            Root.type,
+            f"FLOORS LOWERED: devices accept releases of {model} again from counter {counter} on",
+            dangerous=True,
+        )
 
 
 def _documents(old: View, new: View) -> Iterator[Difference]:
@@ -318,7 +337,7 @@ def _rest(old: View, new: View) -> Iterator[Difference]:
 def _stripped(signed: Root | Targets) -> dict[str, Any]:
     """Return the fields of root or targets that nothing above has looked at, flat."""
     raw: dict[str, Any] = json.loads(json.dumps(signed.to_dict()))
-    for name in ("version", "expires", LOG_FIELD, "targets"):
+    for name in ("version", "expires", LOG_FIELD, RESET_FIELD, "targets"):
         raw.pop(name, None)
     part = raw if isinstance(signed, Root) else raw.pop("delegations", None) or {}
     roles = part.pop("roles", {})
