@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -220,37 +219,6 @@ def test_an_expired_stick_says_what_to_do(world: World) -> None:
     runs(world, "1.0.0")
     refresh(world.storage, world.online(), now())
     assert bring(world, export(world)[0]).json["running"] == {"meter-reader": "1.1.0"}
-
-
-@pytest.mark.attack(11)
-@pytest.mark.parametrize("what", ["link", "pipe", "huge", "wrong"])
-def test_a_hostile_stick(world: World, what: str) -> None:
-    published = world.publish("1.1.0")
-    stick, _ = export(world)
-    (model,) = (file for file in published.release.files if file.path == "model.onnx")
-    blob = stick / blob_path(model.blob.sha256)
-    timestamp = stick / "metadata/timestamp.json"
-    for path, gate in ((blob, "fetch"), (timestamp, "metadata")):
-        honest = path.read_bytes()
-        path.unlink()
-        match what:
-            case "link":
-                (world.place / "outside").write_bytes(honest)
-                path.symlink_to(world.place / "outside")
-            case "pipe":
-                os.mkfifo(path)
-            case "huge":
-                path.touch()
-                os.truncate(path, 1 << 40)
-            case "wrong":
-                path.write_bytes(honest[:-2] + b"!!")
-        done = bring(world, stick)
-        assert done.code == ExitCode.REFUSED, done
-        assert done.json["gate"] == gate
-        runs(world, "1.0.0")
-        path.unlink()
-        path.write_bytes(honest)
-    assert bring(world, stick).json["running"] == {"meter-reader": "1.1.0"}
 
 
 @pytest.mark.attack(13)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from modelward.errors import FormatError, Gate, NotFound, Refused, TooLong, Unavailable, UsageError
+from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable, UsageError
 from modelward.formats import archive, bundle
 from modelward.formats.bundle import Bundle
 from modelward.formats.release import Blob
@@ -224,12 +224,6 @@ class Medium:
             return Bundle.parse(self.fetch(bundle.FILE, bundle.CAP))
         except NotFound:
             pass
-        except FormatError as error:
-            error.advice = _ADVICE
-            raise
-        except Refused as error:
-            error.gate = Gate.RECOVER
-            raise
         try:
             self.fetch(_TIMESTAMP, _TIMESTAMP_CAP)
         except NotFound as error:
@@ -277,14 +271,22 @@ def open_medium(path: Path) -> Medium:
         Unavailable: It cannot be read.
     """
     try:
-        mode = path.stat().st_mode
-        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-            raise UsageError(f"{path} is neither a directory nor a file")
-        place: Place = Directory(path) if stat.S_ISDIR(mode) else Archive(path)
+        return _open(path)
+    except Refused as error:
+        error.gate = Gate.METADATA  # it says what metadata to ask for
+        error.advice = _ADVICE
+        raise
     except FileNotFoundError as error:
         raise UsageError(f"there is no {path}", "is the stick mounted?") from error
     except OSError as error:
         raise _unreadable(str(path), "it", error) from error
+
+
+def _open(path: Path) -> Medium:
+    mode = path.stat().st_mode
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise UsageError(f"{path} is neither a directory nor a file")
+    place: Place = Directory(path) if stat.S_ISDIR(mode) else Archive(path)
     try:
         return Medium(str(path), place)
     except BaseException:
