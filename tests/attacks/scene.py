@@ -124,14 +124,29 @@ class Scene:
         self._give_to_peers()
         self._conclude("rolled back", f"{Gate.HEALTH.number} {Gate.HEALTH.label}")
 
-    def unavailable_at(self, gate: Gate, reason: str) -> None:
-        """Require that the device gives up for now: it may well be an accident."""
+    def overcome(self, version: str = "1.1.0") -> None:
+        """Require that the honest update succeeds all the same, from another source."""
+        done = self.world.client("update", self.server)
+        assert done.code == ExitCode.DONE, done
+        assert done.json["running"]["meter-reader"] == version, done
+        assert not self.trap.requests
+        assert self.world.read_model() == (version, self.world.offered)
+        self._conclude("overcome", NOT_APPLICABLE)
+
+    def unavailable_at(self, gate: Gate, reason: str, *, peers: bool = True) -> None:
+        """Require that the device gives up for now: it may well be an accident.
+
+        Args:
+            gate: The gate at which it must.
+            reason: A part of the reason it must give.
+            peers: Whether its peers are given the attack: some would wait for ever.
+        """
         done = self._update_under_attack(ExitCode.UNAVAILABLE)
         answer = done.json
         assert answer["outcome"] == "unavailable", done
         assert (answer["gate_number"], answer["gate"]) == gate.value, done
         assert reason in answer["reason"], done
-        self._give_to_peers()
+        self._give_to_peers(tuf=peers, checksums=peers)
         self._conclude("unavailable", f"{gate.number} {gate.label}")
 
     def withheld(self) -> None:

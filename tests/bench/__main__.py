@@ -11,7 +11,7 @@ run, and writes its part of docs/benchmarks.md.
 import importlib
 import sys
 
-BENCHMARKS = ("ledger", "audit", "deltas", "delta_stages", "daemon", "check", "load")
+BENCHMARKS = ("ledger", "audit", "deltas", "delta_stages", "daemon", "check", "load", "transfer")
 
 
 def main(arguments: list[str]) -> int:

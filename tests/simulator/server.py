@@ -6,6 +6,7 @@ wrong hands would.
 
 import gzip
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -135,6 +136,24 @@ def gzip_bomb(_honest: bytes) -> Response:
     """Send a little that would unpack to 64 MiB."""
     packed = gzip.compress(bytes(64 << 20), compresslevel=9)
     return Response(packed, headers={"Content-Encoding": "gzip"})
+
+
+def drip(honest: bytes) -> Response:
+    """Announce everything and send a byte now and then."""
+
+    def bytes_() -> Iterator[bytes]:
+        for at in range(len(honest)):
+            yield honest[at : at + 1]
+            time.sleep(0.05)
+
+    headers = {"Content-Length": str(len(honest))}
+    return Response(bytes_(), headers=headers, direct_passthrough=True)
+
+
+def other_range(honest: bytes) -> Response:
+    """Answer with a part that was not asked for."""
+    headers = {"Content-Range": f"bytes 1-{len(honest)}/{len(honest) + 1}"}
+    return Response(honest, status=206, headers=headers)
 
 
 def status(code: int) -> Answer:

@@ -65,9 +65,7 @@ class Http:
             patience: What they do not say; None for the default.
             far: Whether it is for servers beyond the proxy and the cap on bandwidth, if any.
         """
-        patient = replace(
-            patience or Patience(connect=settings.timeout, rate=settings.minimum_rate), tries=1
-        )
+        patient = replace(patience or Patience.of(settings), tries=1)
         if not far:
             return cls(patient)
         http = cls(patient, network=Network.of(settings))

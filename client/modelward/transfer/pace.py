@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable
 
 Clock = Callable[[], float]  # monotonic seconds
@@ -34,6 +35,18 @@ class Patience:
     tries: int = 4
     pause: float = 0.5
     longest: float = 60.0
+
+    @classmethod
+    def of(cls, settings: TransferSettings) -> "Patience":
+        """Return the patience that a device's settings describe: all of it follows `timeout`."""
+        scale = settings.timeout / cls.connect
+        return cls(
+            connect=settings.timeout,
+            first=cls.first * scale,
+            rate=settings.minimum_rate,
+            window=cls.window * scale,
+            total=cls.total * scale,
+        )
 
     def before_try(self, failures: int, wish: float | None = None) -> float:
         """Return how many seconds to wait after so many failures.

@@ -1,0 +1,284 @@
+"""What bringing one large file costs: ours, and how others do it, from one nginx on loopback.
+
+    make bench ARGS=transfer
+    make bench ARGS="transfer --mib 512 --rounds 5"
+
+The file is in the page cache; every program is a process of its own. Ours is the whole of gate 10:
+received, hashed, written past the page cache where possible, synced and renamed. The others do what
+they do, which is less: `curl -o` neither verifies nor syncs. Needs nginx, curl, openssl and aria2c
+(apt: nginx-light curl openssl aria2).
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.bench import page
+from tests.bench.transfer_peers import blob_url, make_tuf_metadata
+from tests.transfer.serving import BlobServer
+
+ROOT = Path(__file__).parents[2]
+LAUNCHER = (sys.executable, "-S", str(Path(__file__).with_name("launch.py")))
+PEERS = str(ROOT / ".venv-bench/bin/python")
+MEMORY = Path("/dev/shm")
+PLOT = ROOT / "docs/transfer.svg"
+GIB = 1 << 30
+NGINX = """
+worker_processes 1; daemon off; pid {place}/pid; error_log {place}/errors;
+events {{ worker_connections 64; }}
+http {{
+  access_log off; sendfile on; keepalive_requests 1000000;
+  client_body_temp_path {place}/1; proxy_temp_path {place}/2; fastcgi_temp_path {place}/3;
+  uwsgi_temp_path {place}/4; scgi_temp_path {place}/5;
+  server {{ listen 127.0.0.1:{port}; root {place}/www; }}
+}}
+"""
+Taken = dict[str, float]
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, and write the page and its plot."""
+    parser = argparse.ArgumentParser(prog="transfer", description=__doc__)
+    parser.add_argument("--mib", type=int, default=2048, help="size of the file")
+    parser.add_argument("--rounds", type=int, default=3, help="how often, in turn")
+    options = parser.parse_args(arguments)
+    with TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder, _memory() as memory:
+        place = Path(folder)
+        file, sha256 = _make_file(place / "www", options.mib)
+        make_tuf_metadata(place / "www", file)
+        with _nginx(place) as url:
+            disks = {"disk": place / "to", "RAM disk": memory / "to"}
+            names = list(_commands(url, sha256, options.mib, place))
+            taken: dict[str, dict[str, list[Taken]]] = {
+                disk: {name: [] for name in names} for disk in disks
+            }
+            for _ in range(options.rounds):
+                for disk, to in disks.items():
+                    (to.parent / "www").exists() or (to.parent / "www").symlink_to(place / "www")
+                    for name, command in _commands(url, sha256, options.mib, to).items():
+                        taken[disk][name].append(_run(command, to, file))
+                        print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
+            more = _extras(url, sha256, file, place / "to", options.rounds)
+    _report(taken, more, options)
+
+
+def _commands(url: str, sha256: str, mib: int, to: Path) -> dict[str, list[str]]:
+    """Return the programs to compare, by name."""
+    address = blob_url(url, sha256)
+    here = [sys.executable, "-m", "tests.bench.transfer_peers"]
+    there = [PEERS, "-m", "tests.bench.transfer_peers"]
+    rest = [url, sha256, str(mib << 20), str(to)]
+    curl = f"curl -sS -o {to}/model {address}"
+    aria = ["aria2c", "-q", f"--dir={to}", "--out=model", f"--checksum=sha-256={sha256}"]
+    return {
+        "modelward": [*here, "ours", *rest],
+        "`curl -o`": ["sh", "-c", curl],
+        "curl, then `openssl dgst`": ["sh", "-c", f"{curl} && openssl dgst -sha256 {to}/model"],
+        "requests, streaming SHA-256": [*there, "requests", *rest],
+        "python-tuf `download_target`": [*here, "tuf", *rest],
+        "huggingface_hub `http_get`": [*there, "hub", *rest],
+        "aria2c, 1 connection": [*aria, "-x1", "-s1", address],
+        "aria2c, 4 connections": [*aria, "-x4", "-s4", "-k1M", address],
+    }
+
+
+def _run(command: list[str], to: Path, file: Path) -> Taken:
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir()
+    _warm(file)
+    os.sync()
+    environment = os.environ | {"TMPDIR": str(to), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*LAUNCHER, *command], env=environment, cwd=ROOT, text=True, check=True,
+        capture_output=True,
+    )  # fmt: skip
+    taken = json.loads(done.stdout)
+    if taken.pop("status"):
+        raise SystemExit(f"{command[0]} failed: {done.stderr}")
+    shutil.rmtree(to)
+    return taken
+
+
+def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[str, float]:
+    """Measure what only concerns ours: two sources, and a kill."""
+    length = file.stat().st_size
+    alone, both = [], []
+    slow = BlobServer(file.read_bytes(), rate=2e6)
+    try:
+        for _ in range(rounds):
+            for address, times in ((url, alone), (f"{url},{slow.url}", both)):
+                command = _ours(address, sha256, length, to)
+                times.append(_run(command, to, file)["seconds"])
+    finally:
+        slow.close()
+    return {
+        "alone": min(alone),
+        "both": min(both),
+        "again": max(_killed(url, sha256, file, to) for _ in range(5 * rounds)),
+    }
+
+
+def _ours(url: str, sha256: str, length: int, to: Path, name: str = "ours") -> list[str]:
+    return [
+        *(sys.executable, "-m", "tests.bench.transfer_peers", name),
+        *(url, sha256, str(length), str(to)),
+    ]
+
+
+def _killed(url: str, sha256: str, file: Path, to: Path) -> float:
+    """Return how many bytes were received twice because of a kill somewhere in the middle."""
+    length = file.stat().st_size
+    shutil.rmtree(to, ignore_errors=True)
+    to.mkdir()
+    counter = to.parent / "count"
+    counter.write_bytes(bytes(8))
+    command = _ours(url, sha256, length, to, "counted")
+    target = length * random.uniform(0.1, 0.9)
+    child = subprocess.Popen(command, cwd=ROOT)
+    while struct.unpack("Q", counter.read_bytes())[0] < target:
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    subprocess.run(command, cwd=ROOT, check=True)
+    shutil.rmtree(to)
+    return struct.unpack("Q", counter.read_bytes())[0] - length
+
+
+def _report(
+    taken: dict[str, dict[str, list[Taken]]], more: dict[str, float], options: argparse.Namespace
+) -> None:
+    best = {
+        disk: {
+            name: {key: min(one[key] for one in runs) for key in runs[0]}
+            for name, runs in programs.items()
+        }
+        for disk, programs in taken.items()
+    }
+    command = f'make bench ARGS="transfer --mib {options.mib} --rounds {options.rounds}"'
+    lines = [
+        page.measured(command, f"{options.mib} MiB, the best of {options.rounds}, in turn"),
+        "",
+    ]
+    for disk, programs in best.items():
+        ours = programs["modelward"]
+        lines += page.table(
+            (f"To a {disk}", "wall", "ours is", "CPU s/GiB", "peak memory", "written"),
+            (
+                (
+                    name,
+                    f"{one['seconds']:.2f} s",
+                    f"{ours['seconds'] / one['seconds']:.2f} x",
+                    f"{one['cpu'] * GIB / (options.mib << 20):.2f}",
+                    f"{one['memory'] / 1e6:.0f} MB",
+                    f"{one['written'] / (options.mib << 20):.2f} x",
+                )
+                for name, one in programs.items()
+            ),
+        )
+        lines.append("")
+    lines += page.table(
+        ("Of ours", "measured"),
+        (
+            ("with a second source of 2 MB/s beside nginx", f"{more['both']:.2f} s"),
+            ("the same without it", f"{more['alone']:.2f} s"),
+            (
+                f"received twice, after `kill -9` at {5 * options.rounds} random points: at most",
+                f"{more['again'] / 2**20:.2f} MiB",
+            ),
+        ),
+    )
+    page.write("transfer", lines)
+    PLOT.write_text(_plot(best), "utf-8")
+
+
+def _plot(best: dict[str, dict[str, Taken]]) -> str:
+    """Return bars of wall seconds, one group a disk."""
+    wide, row = 700, 18
+    longest = max(one["seconds"] for programs in best.values() for one in programs.values())
+    parts: list[str] = []
+    top = 0
+    for disk, programs in best.items():
+        top += row + 6
+        parts.append(f'<text x="0" y="{top}" font-weight="bold">To a {disk}, seconds</text>')
+        for name, one in programs.items():
+            top += row
+            length = 400 * one["seconds"] / longest
+            colour = "#1f6f54" if name == "modelward" else "#b9c4c9"
+            parts.append(
+                f'<text x="220" y="{top}" text-anchor="end">{name.replace("`", "")}</text>'
+                f'<rect x="228" y="{top - 12}" width="{length:.0f}" height="14" fill="{colour}"/>'
+                f'<text x="{234 + length:.0f}" y="{top}">{one["seconds"]:.1f}</text>'
+            )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {top + 10}" '
+        f'font-family="sans-serif" font-size="13">\n' + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def _make_file(www: Path, mib: int) -> tuple[Path, str]:
+    www.mkdir()
+    digest = hashlib.sha256()
+    with (www / "new").open("wb") as file:
+        for _ in range(mib):
+            block = os.urandom(1 << 20)
+            digest.update(block)
+            file.write(block)
+    sha256 = digest.hexdigest()
+    path = www / "blobs/sha256" / sha256[:2] / sha256
+    path.parent.mkdir(parents=True)
+    (www / "new").rename(path)
+    return path, sha256
+
+
+def _warm(file: Path) -> None:
+    with file.open("rb", buffering=0) as opened:
+        buffer = bytearray(1 << 20)
+        while opened.readinto(buffer):
+            pass
+
+
+@contextmanager
+def _memory() -> Iterator[Path]:
+    if not MEMORY.is_dir():
+        raise SystemExit(f"{MEMORY} is not there: no RAM disk to measure on")
+    with TemporaryDirectory(dir=MEMORY) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _nginx(place: Path) -> Iterator[str]:
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    missing = [name for name in ("curl", "openssl", "aria2c") if not shutil.which(name)]
+    if program is None or missing:
+        raise SystemExit("apt-get install nginx-light curl openssl aria2")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (place / "nginx.conf").write_text(NGINX.format(place=place, port=port))
+    place.chmod(0o755)
+    command = [program, "-c", str(place / "nginx.conf"), "-e", str(place / "errors")]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                threading.Event().wait(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
