@@ -33,7 +33,8 @@ MOST_AT_ONCE = 16
 def urls(device: Device) -> tuple[str, ...]:
     """Return the addresses of neighbours: those configured, then those found."""
     settings = device.config.neighbours
-    discovered = found.read(device.config.state) if settings.discover else ()
+    # Anybody on the network can announce as many as they like: each costs time to ask.
+    discovered = found.read(device.config.state)[:MOST_AT_ONCE] if settings.discover else ()
     return tuple(dict.fromkeys((*settings.urls, *discovered)))
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,13 @@ class Host:
     Attributes:
         have: What it says that it has; None for a server that knows no such question.
         spoil: Changes the bytes of a range before they are sent.
+        drip: Seconds between two bytes of an answer; 0 for none.
         sent: Bytes of the blob that were asked of it.
     """
 
     have: Callable[[], bytes | None] = lambda: None
     spoil: Callable[[bytes], bytes | None] = lambda data: data
+    drip: float = 0.0
     sent: int = 0
     url: str = ""
     asked: list[str] = field(default_factory=list)
@@ -79,7 +82,12 @@ class Host:
                 if status == 206:
                     self.send_header("Content-Range", extent)
                 self.end_headers()
-                self.wfile.write(body)
+                if host.drip and status == 206:
+                    for byte in body:
+                        time.sleep(host.drip)
+                        self.wfile.write(bytes([byte]))
+                else:
+                    self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -196,6 +204,17 @@ def test_neighbours_of_every_kind(tmp_path, host):
     with scene(tmp_path, host) as device:
         device.gather()
         device.fetch()
+
+
+def test_a_neighbour_that_drips_is_left(tmp_path, monkeypatch):
+    """One byte at a time, of every piece that it says it has (attack row 8)."""
+    patience = replace(PATIENCE, window=0.3, rate=64 << 10)
+    monkeypatch.setitem(globals(), "PATIENCE", patience)
+    neighbour = Host(says((0, len(DATA))), drip=0.02)
+    with scene(tmp_path, neighbour) as device:
+        device.gather()
+        device.fetch()
+    assert device.origin.sent >= len(DATA) - len(CUTS[-1])  # three bytes drip in time
 
 
 def test_a_repository_that_is_gone(tmp_path):
