@@ -92,6 +92,16 @@ def test_root_is_given_up():
     assert confined("attempt(lambda: os.setuid(0))") == "PermissionError"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lack")
+def test_a_root_without_capabilities_is_confined_all_the_same():
+    bare = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-I", "-c"]
+    script = f"{BEGIN}\nprint(held.others, attempt(socket.socket))"
+    done = subprocess.run([*bare, script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done
+    assert "unprivileged user" not in done.stdout
+    assert "PermissionError" in done.stdout or not KNOWN
+
+
 def test_processor_time_runs_out():
     done = subprocess.run(
         [sys.executable, "-I", "-c", BEGIN.replace("seconds=5", "seconds=1") + "while True: pass"],

@@ -64,8 +64,7 @@ def confine(limits: Limits) -> InForce:
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
     network = ["network namespace"] if _leave_network() else []
     others = []
-    if limits.user is not None:
-        _become(*limits.user)
+    if limits.user is not None and _become(*limits.user):
         others.append("unprivileged user")
     _limit(limits)
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
@@ -106,11 +105,14 @@ def _leave_network() -> bool:
     return _call("unshare", _CLONE_NEWNET) or _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
 
 
-def _become(user: int, group: int) -> None:
-    os.setgroups([])
-    os.setresgid(group, group, group)
-    os.setresuid(user, user, user)
-    _prctl(_PR_SET_DUMPABLE, 1)  # else /proc/self, with the files it was given, is root's
+def _become(user: int, group: int) -> bool:
+    try:
+        os.setgroups([])
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
+    except PermissionError:  # a root without its capabilities, as in a container
+        return False
+    return _prctl(_PR_SET_DUMPABLE, 1)  # else /proc/self, with the files it was given, is root's
 
 
 # --- landlock: no file may be written, made or removed, whoever one is ---
