@@ -3,6 +3,7 @@
 What is refused, and why, is in tests/attacks/; what each module does alone, in its own tests.
 """
 
+import os
 import platform
 import shutil
 import subprocess
@@ -162,6 +163,20 @@ def test_supply_chain_is_verified_before_any_blob_is_requested(world, client, se
     # The two small files that gate 8 reads come before all others.
     assert {path.rpartition("/")[2] for path in asked[first_blob : first_blob + 2]} == small
     assert all(path.startswith(BLOBS) for path in asked[first_blob:])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_a_model_that_cannot_be_tried_is_not_installed_and_not_given_up(world, client):
+    """That says nothing of the model: once it can be tried, it is taken."""
+    world.publish("1.1.0")
+    settings = world.device / "modelward.toml"
+    before = settings.read_text()
+    settings.write_text(before + '\n[health]\nuser = "nobody-at-all"\n')
+    done = client("update")
+    assert done.code == ExitCode.UNAVAILABLE
+    assert (done.json["gate"], world.read_model()[0]) == ("health", "1.0.0")
+    settings.write_text(before)
+    assert client("update").json["running"]["meter-reader"] == "1.1.0"
 
 
 def test_blobs_that_are_here_are_not_fetched_again(world, client, server):

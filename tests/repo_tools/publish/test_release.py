@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,27 @@ def test_the_same_release_again_changes_nothing(site: Site, packed: Packed) -> N
     done = site.run(*publish(site, packed, "--json"))
     assert (done.code, done.json["already"], done.json["counter"]) == (0, True, 1)
     assert files_of(site.directory) == before
+
+
+def test_a_file_that_is_not_what_it_says_is_not_released(site: Site, folder: Path) -> None:
+    """Attack row 24, by accident: devices would refuse it, so no key is opened for it."""
+    before = files_of(site.directory)
+    (folder / "model.onnx").write_bytes(pickle.dumps({"weights": [1]}))
+    done = site.run("release", "alpha", "1.0", folder)
+    assert done.code == ExitCode.REFUSED
+    assert "gate 8 (policy)" in done.err
+    assert "model.onnx: is a pickle, which runs code when it is loaded" in done.err
+    assert files_of(site.directory) == before
+
+
+def test_what_was_packaged_is_looked_into_when_it_is_published(
+    site: Site, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "words.txt").write_bytes(b"caf\xe9")
+    packed = pack(site, "alpha", "1.0", folder, tmp_path / "packed")
+    done = site.run(*publish(site, packed))
+    assert done.code == ExitCode.REFUSED
+    assert "words.txt: is not UTF-8 text" in done.err
 
 
 def test_a_published_version_never_changes(site: Site, packed: Packed, tmp_path: Path) -> None:
