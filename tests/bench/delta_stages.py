@@ -9,6 +9,7 @@ least disturbed by what else runs. Then a file of 512 MiB is decoded by a proces
 import hashlib
 import json
 import lzma
+import operator
 import os
 import subprocess
 import sys
@@ -21,14 +22,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from modelward.transfer import patch
 from modelward.transfer.patch import frames, lanes
 from modelward.transfer.patch.frames import zstd
 from modelward.transfer.patch.operations import Coding
-from modelward_repo.publish import delta
 from modelward_repo.publish.delta.residue import ENTROPY, packed_planes, residue
 from tests.bench import page
-from tests.bench.deltas import DECODE, LAUNCHER
+from tests.bench.deltas import DECODE, ENCODE, LAUNCHER
 from tests.bench.model_pairs import Model, bf16
 
 T = TypeVar("T")
@@ -150,23 +149,34 @@ def decoding(both: list[Model], folder: Path) -> list[str]:
     old, new = (
         model.write(folder / name) for model, name in zip(both, ("old", "new"), strict=True)
     )
-    before = time.perf_counter()
-    made = delta.encode(patch.TENSOR_DELTA, old, new, folder / "patch")
-    encoding = new.stat().st_size / (time.perf_counter() - before)
-    command = [*LAUNCHER, *DECODE, str(old), str(made.path), os.devnull]
-    taken = [launch(command) for _ in range(3)]
-    fastest = new.stat().st_size / min(one["seconds"] for one in taken)
+    made = folder / "patch"
+    encoding = launch([*LAUNCHER, *ENCODE, str(old), str(new), str(made)])
+    command = [*LAUNCHER, *DECODE, str(old), str(made), os.devnull]
+    decoding = min((launch(command) for _ in range(3)), key=operator.itemgetter("seconds"))
     whole = launch([*command, "modelward.update"])["memory"]
     with_numpy = launch([*command, "modelward.update", "numpy"])["memory"]
-    share = 100 * made.length / new.stat().st_size
-    sentence = (
-        f"A synthetic bf16 file of {new.stat().st_size >> 20} MiB, patch {share:.1f} %: encoded at "
-        f"{encoding / 1e6:.0f} MB/s, decoded at {fastest / 1e6:.0f} MB/s (best of 3, start-up "
-        f"included, every byte hashed twice) by a process of {taken[0]['memory'] / 2**20:.0f} MiB; "
-        f"{whole / 2**20:.0f} MiB with the whole client loaded, {with_numpy / 2**20:.0f} if numpy "
-        "were, too."
+    size = new.stat().st_size
+    rows = (
+        (
+            name,
+            f"{one['seconds']:.1f}",
+            f"{one['cpu']:.1f}",
+            f"{size / one['cpu'] / 1e6:.0f}",
+            f"{one['memory'] / 2**20:.0f} MiB",
+        )
+        for name, one in (("encode", encoding), ("decode, best of 3", decoding))
     )
-    return [sentence]
+    header = ("", "seconds", "processor seconds", "MB a processor second", "peak memory")
+    opening = (
+        f"A synthetic bf16 file of {size >> 20} MiB, patch {100 * made.stat().st_size / size:.1f} "
+        "%; whole processes, start-up included, every byte of the result hashed twice. The "
+        f"machine's load was {os.getloadavg()[0]:.0f}: the more, the less its clock says."
+    )
+    closing = (
+        f"With the whole client loaded, decoding takes {whole / 2**20:.0f} MiB; if numpy were "
+        f"loaded, too, {with_numpy / 2**20:.0f} MiB."
+    )
+    return [opening, "", *page.table(header, rows), "", closing]
 
 
 def launch(command: list[str]) -> dict:
