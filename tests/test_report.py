@@ -12,6 +12,7 @@ import pytest
 
 from modelward import report
 from modelward.config import load
+from modelward.config.transfer import TransferSettings
 from modelward.device import Device
 from modelward.errors import ExitCode, ModelwardError, Unavailable
 from modelward.formats import report as reports
@@ -20,6 +21,7 @@ from modelward.install import fsops
 from modelward.install.device_key import load_or_make
 from modelward.install.reports import MAX_QUEUED, ReportStore
 from modelward.report import Happened, tell
+from modelward.transfer.network import Network
 from modelward.transfer.post import post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
@@ -278,6 +280,26 @@ def test_an_answer_that_never_ends_is_cut():
         with pytest.raises(Unavailable, match="more than"):
             post(f"http://127.0.0.1:{listening.getsockname()[1]}/reports", b"{}", seconds=60)
         thread.join()
+
+
+def test_reports_take_the_proxy_that_updates_take():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        asked: list[bytes] = []
+
+        def forward() -> None:
+            connection, _ = listening.accept()
+            with connection, connection.makefile("rb") as lines:
+                asked.extend(iter(lines.readline, b"\r\n"))
+                connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=forward)
+        thread.start()
+        table = {"proxy": f"http://127.0.0.1:{listening.getsockname()[1]}"}
+        network = Network.of(TransferSettings.parse(table))
+        answer = post("http://models.invalid/reports", b"{}", network, seconds=60)
+        thread.join()
+    assert (answer.status, answer.body) == (201, b"{}")
+    assert asked[0] == b"POST http://models.invalid/reports HTTP/1.1\r\n"
 
 
 # --- settings and the command ---------------------------------------------------------------------

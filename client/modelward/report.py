@@ -7,7 +7,7 @@ bounded queue for the next time. What is in one: `modelward.formats.report`.
 import contextlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -25,6 +25,7 @@ from modelward.formats.report import Alarm, Ended, Report, Running, SeenFloors, 
 from modelward.install import device_key, fsops
 from modelward.install.reports import ReportStore
 from modelward.log_memory import Memory
+from modelward.transfer.network import Network
 from modelward.transfer.post import Answer, post
 from modelward.trust.repository import Cache
 
@@ -34,8 +35,6 @@ RECEIVED = (200, 201, 202, 204)
 NEVER = (400, 409, 413, 422)  # trying again would not help: this very report is not wanted
 BUSY = "is sending reports"
 NOTEWORTHY = ("updated", "refused", "rolled back")
-
-Post = Callable[[str, bytes], Answer]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def tell(device: Device, happened: Happened) -> None:
         with fsops.lock(store.lock, BUSY):
             if _is_news(device, store, happened):
                 _queue(device, store, happened)
-            _send(device, store, post)
+            _send(device, store)
 
 
 def now(device: Device) -> Sent:
@@ -116,7 +115,7 @@ def now(device: Device) -> Sent:
     store.prepare()
     with fsops.lock(store.lock, BUSY):
         _queue(device, store, None)
-        return _send(device, store, post)
+        return _send(device, store)
 
 
 def draft(device: Device) -> Report:
@@ -286,16 +285,17 @@ def _evidence(memory: Memory) -> tuple[LogEvidence, ...]:
     return tuple(chosen)
 
 
-def _send(device: Device, store: ReportStore, post: Post) -> Sent:
+def _send(device: Device, store: ReportStore) -> Sent:
     """Send what waits, the oldest first, until the server is not to be had."""
     url = (device.config.reports.url or device.config.repository) + PATH
+    network = Network.of(device.config.transfer)
     received = refused = 0
     problem = ""
     for counter in store.pending():
         data = store.read(counter)
         if data is not None:
             try:
-                answer = post(url, data)
+                answer = post(url, data, network)
             except Unavailable as error:
                 problem = error.reason
                 break
