@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelward import cli, update
+from modelward.cli.terminal import Terminal
 from modelward.errors import ExitCode
 from modelward.install import fsops, last
 from modelward.transfer.http import Patience
@@ -377,6 +378,17 @@ def test_damaged_state_directory(device, site, command):
     else:
         assert code == ExitCode.REFUSED
         assert "the state directory is damaged" in result["reason"]
+
+
+def test_progress_is_drawn_on_a_terminal_only(monkeypatch, capsys):
+    for shown in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda shown=shown: shown)
+        terminal = Terminal(quiet=False)
+        terminal.hashing(1_000_000, 4_000_000)
+        terminal.end()
+        drawn = capsys.readouterr().err
+        assert ("25 % of 4.0 MB  hashed" in drawn) == shown
+        assert bool(drawn) == shown
 
 
 # --- As a process ---------------------------------------------------------------------------------

@@ -372,6 +372,16 @@ def test_wait_for_update(site):
         assert model.version == "2.0.0"
 
 
+def test_a_folder_in_the_place_of_one_that_is_gone(site):
+    """File systems give the number of an inode that is gone to the next one."""
+    files = site.file(".").resolve()
+    for _ in range(8):
+        seen = follow.place(site.state, MODEL)
+        shutil.rmtree(files)
+        files.mkdir()
+        assert follow.place(site.state, MODEL) != seen
+
+
 def test_watch(site, caplog):
     versions: Queue[str] = Queue()
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 INTERVAL = 1.0  # seconds between two looks
 
-Place = tuple[int, int] | None  # file system and inode of the folder that runs, if any does
+# File system, inode and last change of the folder that runs, if any does. An inode alone may be
+# that of a release which is long gone.
+Place = tuple[int, int, int] | None
 
 
 def place(state: Path, name: str) -> Place:
@@ -19,7 +21,7 @@ def place(state: Path, name: str) -> Place:
         status = (state / "current" / name).stat()
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, status.st_ctime_ns
 
 
 def wait(

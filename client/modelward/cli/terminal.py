@@ -70,14 +70,15 @@ class Terminal:
         self._draw(bar(received, total, rate, source))
 
     def hashing(self, done: int, total: int) -> None:
-        """Draw the bar of what has been hashed."""
-        if total:
+        """Draw the bar of what has been hashed, a few times a second at most."""
+        now = self._clock()
+        if total and (now - self._shown >= SHOW or done >= total):
+            self._shown = now
             self._draw(bar(done, total, 0, "hashed"))
 
     def _draw(self, text: str) -> None:
         if self._bar:
             sys.stderr.write(f"\r{text[: _columns() - 1]}\x1b[K")
-
             sys.stderr.flush()
             self._open = True
 
