@@ -205,7 +205,7 @@ def test_only_what_is_needed_is_fetched(world, server):
 
 def test_only_some_models(world, server):
     overwrite(slot(world) / "files/model.onnx")
-    overwrite(world.device / "floors.a", b"")
+    overwrite(world.device / "tuf/snapshot.json", b"")
     done = world.client_here("verify", None, "--repair", MODEL)
     assert done.json["outcome"] == "repaired"
     assert {each["part"] for each in done.json["mended"]} == {"slot"}

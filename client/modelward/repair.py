@@ -68,8 +68,8 @@ def repair(
     """
     with fsops.lock(device.config.state / "lock"), update.sources_of(device, given) as used:
         restored = restore.generation(device)
-        activate.recover(device, watch.passed, judge=False)
         found = scan.scan(device, models, progress)
+        activate.recover(device, watch.passed, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)
         work.mend()
         after = scan.scan(device, models, progress) if found.damage else found
@@ -108,8 +108,9 @@ class _Repair:
             if found.part is Part.BLOB:
                 digest = Path(found.path).name
                 self._attempt(found.path, self._mend_blob, digest, needed.get(digest))
+        kept = scan.kept_slots(self._device, self._device.slots.installed())
         for model, slot in self._found.slots:
-            if not self._found.is_intact(model, slot):
+            if (model, slot) in kept and not self._found.is_intact(model, slot):
                 self._attempt((model, slot), self._mend_slot, model, slot)
         if Part.GENERATION in parts:
             self._attempt(Part.GENERATION, self._mend_generation)
@@ -174,7 +175,7 @@ class _Repair:
         """Bring a blob into the store: from a slot that has it, or from wherever it can be had."""
         store = self._device.store
         copy = self._found.intact.get(blob.sha256)
-        if copy is not None:
+        if copy is not None and copy.exists():
             store.link(blob, copy)
         else:
             if not store.path(blob.sha256).is_file():
