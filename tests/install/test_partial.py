@@ -89,9 +89,20 @@ def test_other_errors_are_errors(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writers.syscalls, "reserve", full)
+    monkeypatch.setattr(writers.os, "major", lambda _: 8)  # a disk's, wherever the test runs
     monkeypatch.setattr(writers.syscalls, "open_direct", lambda _: os.dup(1))
     with pytest.raises(OSError, match="No space"):
         Writer(tmp_path / "file", LENGTH)
+
+
+def test_nothing_is_reserved_in_memory(tmp_path, monkeypatch):
+    reserved: list[int] = []
+    monkeypatch.setattr(writers.syscalls, "reserve", lambda _, length: reserved.append(length))
+    for major, expected in ((0, []), (8, [LENGTH])):
+        monkeypatch.setattr(writers.os, "major", lambda _, major=major: major)
+        monkeypatch.setattr(writers.syscalls, "open_direct", lambda _: os.dup(1))
+        Writer(tmp_path / str(major), LENGTH).close()
+        assert reserved == expected
 
 
 # --- the journal

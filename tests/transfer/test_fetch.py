@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelward.errors import Gate, Refused, Unavailable
@@ -215,35 +215,38 @@ def test_many_small_failures_on_the_way(store):
 FAULTS = st.sampled_from([None, None, *HARMLESS.values(), *LIES.values(), *USELESS.values()])
 
 
+PLANS = st.lists(st.tuples(st.lists(FAULTS, max_size=4), FAULTS), min_size=1, max_size=3)
+
+
 @pytest.mark.fuzz
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    plans=st.lists(st.tuples(st.lists(FAULTS, max_size=4), FAULTS), min_size=1, max_size=3),
-    length=st.sampled_from([SMALL, PIECE + 1, LENGTH]),
-    indexed=st.booleans(),
-)
-def test_whatever_servers_do(tmp_path_factory, plans, length, indexed):
-    data = DATA[:length]
-    blob = blob_of(data)
-    store = Store(tmp_path_factory.mktemp("store"))
-    servers = [BlobServer(data, first, always) for first, always in plans]
-    with serving(*servers) as sources:
+@pytest.mark.timeout(1800)
+def test_whatever_servers_do(tmp_path_factory):
+    """The right blob or a clear error, soon; and nothing that it leaves is in the way."""
+
+    @settings(max_examples=min(settings().max_examples, 2000) // 4)
+    @given(PLANS, st.sampled_from([SMALL, PIECE + 1, LENGTH]), st.booleans())
+    def check(plans, length, indexed):
+        data = DATA[:length]
+        blob = blob_of(data)
+        store = Store(tmp_path_factory.mktemp("store"))
+        servers = [BlobServer(data, first, always) for first, always in plans]
         problem = None
-        try:
-            fetch_blob(sources, blob, store, index_of(data) if indexed else None)
-        except (Refused, Unavailable) as error:
-            problem = error
-    if problem is None:
+        with serving(*servers) as sources:
+            try:
+                fetch_blob(sources, blob, store, index_of(data) if indexed else None)
+            except (Refused, Unavailable) as error:
+                problem = error
+        if problem is None:
+            assert store.is_intact(blob)
+        else:
+            assert problem.gate is Gate.FETCH
+            assert problem.advice
+            assert not store.has(blob)
+        with serving(BlobServer(data)) as sources:
+            fetch_blob(sources, blob, store)
         assert store.is_intact(blob)
-    else:
-        assert problem.gate is Gate.FETCH
-        assert problem.advice
-        assert not store.has(blob)
-    with serving(BlobServer(data)) as sources:  # nothing that it left is in the way
-        fetch_blob(sources, blob, store)
-    assert store.is_intact(blob)
+
+    check()
 
 
 # --- going on

@@ -419,3 +419,34 @@ def test_unchanged_document_is_not_sent_again():
 def test_conditional_request_is_cut_too(served):
     with serving(served) as server, Http(HASTY) as http, pytest.raises(TooLong):
         http.fetch_unless(server.url, 100, "ab" * 32)
+
+
+# --- Retry-After
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["Retry-After: 7"], 7),
+        (["Retry-After: 999999999999"], 60),
+        (
+            [
+                "Date: Thu, 01 Jan 2026 00:00:00 GMT",
+                "Retry-After: Thu, 01 Jan 2026 00:00:09 GMT",
+            ],
+            9,
+        ),
+        (["Date: Thu, 01 Jan 2026 00:00:00 GMT", "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT"], 60),
+        (["Retry-After: Thu, 01 Jan 2026 00:00:09 GMT"], 0),  # by a clock that is not known
+        (["Date: nonsense", "Retry-After: Thu, 01 Jan 2026 00:00:09 GMT"], 0),
+        (["Retry-After: -5"], 0),
+        (["Retry-After: soon"], 0),
+        (["Retry-After: \u00b2"], 0),
+    ],
+)
+def test_busy_server_says_when_to_come_again(headers, seconds):
+    pauses: list[float] = []
+    busy = answer(b"", *headers, status="503 Busy")
+    with serving(busy, answer()) as server, Http(HASTY, sleep=pauses.append) as http:
+        assert http.fetch(server.url, 100) == b"hello"
+    assert pauses[0] == pytest.approx(seconds, abs=0.01)

@@ -52,7 +52,10 @@ class Writer:
             self._read = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             if direct:
                 self._direct = _open_direct(path)
-            if self.is_direct and length and os.fstat(self._file).st_size != length:
+            status = os.fstat(self._file)
+            # In memory, to reserve is to fill with zeros: as long as writing, and for nothing.
+            on_disk = os.major(status.st_dev) != 0
+            if self.is_direct and on_disk and length and status.st_size != length:
                 _reserve(self._file, length)
             syscalls.truncate(self._file, length)
         except BaseException:
