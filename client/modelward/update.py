@@ -200,7 +200,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
         # 9. Plan: what is missing, and does it fit?
         chosen = [item.release for item in examined.values()]
-        planned = _plan(chosen, device.store)
+        planned = _plan(chosen, device)
         if examined:
             watch.passed(Gate.PLAN, planned.describe())
         after = {model: item.release.version for model, item in examined.items()}
@@ -464,9 +464,14 @@ def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
         return channel
 
 
-def _plan(chosen: Sequence[Release], store: Store) -> Plan:
-    # What an earlier try began to fetch needs no more room; what nobody wants any more goes.
-    begun = store.keep_partials([file.blob.sha256 for release in chosen for file in release.files])
+def _plan(chosen: Sequence[Release], device: Device) -> Plan:
+    wanted = [file.blob.sha256 for release in chosen for file in release.files]
+    store = device.store
+    if chosen:
+        # What earlier tries brought of other releases goes, or tries that fail would fill the disk.
+        device.trials.collect(wanted)
+    # What an earlier try began to fetch of these needs no more room.
+    begun = store.keep_partials(wanted)
     return plan.make(chosen, Here(store.lengths()), Limits(store.free() + begun))
 
 

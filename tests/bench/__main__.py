@@ -11,7 +11,17 @@ run, and writes its part of docs/benchmarks.md.
 import importlib
 import sys
 
-BENCHMARKS = ("ledger", "audit", "deltas", "delta_stages", "daemon", "check", "load", "transfer")
+BENCHMARKS = (
+    "ledger",
+    "audit",
+    "deltas",
+    "delta_stages",
+    "daemon",
+    "check",
+    "load",
+    "transfer",
+    "switch",
+)
 
 
 def main(arguments: list[str]) -> int:

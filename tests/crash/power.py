@@ -234,34 +234,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th point")
     options = parser.parse_args(arguments)
-    systems = options.file_system or ["ext4", "xfs"]
-    rows = []
-    failed = 0
     terminal = sys.stderr.isatty()
-    for name in systems:
+
+    def say(text: str) -> None:
+        """Show progress on a terminal; failures anywhere."""
+        if terminal or not text.startswith("\r"):
+            print(text, end="" if text.startswith("\r") else "\n", file=sys.stderr, flush=True)
+
+    kinds = (*CUTS, *FAULTS)
+    heads = "".join(f"{kind:>17}" for kind in kinds)
+    print(f"{'points tried':<28}{heads}{'failures':>10}{'s a point':>11}", flush=True)
+    totals = dict.fromkeys(kinds, 0)
+    failed = 0
+    for name in options.file_system or ["ext4", "xfs"]:
         reason = volume.missing(name)
         if reason:
             print(f"{name}: not tried: {reason}")
             continue
         for scenario in options.scenario or SCENARIOS:
             with tempfile.TemporaryDirectory(dir=volume.MEMORY, prefix="modelward-crash-") as place:
-
-                def say(text: str) -> None:
-                    if terminal or not text.startswith("\r"):
-                        print(text, end="" if text.startswith("\r") else "\n", file=sys.stderr)
-
                 found = tally(name, scenario, Path(place), options.every, say)
-            tried = sum(item.tried for item in found.values())
-            seconds = sum(item.seconds for item in found.values())
-            failed += sum(item.failed for item in found.values())
-            cells = [f"{found[kind].tried:>15}" for kind in (*CUTS, *FAULTS) if kind in found]
+            for kind in kinds:
+                totals[kind] += found[kind].tried
             bad = sum(item.failed for item in found.values())
-            rows.append(f"{name:<6}{scenario:<22}{''.join(cells)}{bad:>10}"
-                        f"{seconds / tried:>11.2f}")  # fmt: skip
-    heads = "".join(f"{kind:>15}" for kind in (*CUTS, *FAULTS))
-    print(f"\n{'':<6}{'points tried':<22}{heads}{'failures':>10}{'s a point':>11}")
-    print("\n".join(rows))
-    return int(failed > 0 or not rows)
+            failed += bad
+            pace = sum(item.seconds for item in found.values()) / sum(
+                item.tried for item in found.values()
+            )
+            cells = "".join(f"{found[kind].tried:>17}" for kind in kinds)
+            row = f"{name:<6}{scenario:<22}{cells}{bad:>10}{pace:>11.2f}"
+            print(f"\r{row}" if terminal else row, flush=True)
+    cells = "".join(f"{count:>17}" for count in totals.values())
+    print(f"{'together':<28}{cells}{failed:>10}")
+    return int(failed > 0 or not sum(totals.values()))
 
 
 if __name__ == "__main__":

@@ -51,11 +51,15 @@ class Site:
         self.store = self.device.store
         self.slots = self.device.slots
 
-    def stage(self, item: HonestChain) -> Slot:
-        """Bring a release's blobs and stage it."""
+    def bring(self, item: HonestChain) -> None:
+        """Bring a release's blobs into the store."""
         for file in item.release.files:
             if not self.store.has(file.blob):
                 self.store.add(file.blob, [memoryview(item.content[file.path])])
+
+    def stage(self, item: HonestChain) -> Slot:
+        """Bring a release's blobs and stage it."""
+        self.bring(item)
         return self.slots.stage(item.release, item.release.to_bytes(), documents(item))
 
     def install(self, *items: HonestChain) -> Installed:

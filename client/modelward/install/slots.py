@@ -222,7 +222,6 @@ class Slots:
             for path in sorted((self._root / "generations").glob("*"))
             if path.name not in numbers
         ]
-        found += self._store.partials()
         wanted = set(blobs)
         try:
             for model, slot in needed:
@@ -231,6 +230,7 @@ class Slots:
             # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
             # make an update fail that has already switched.
             return found
+        found += [path for digest, path in self._store.partials() if digest not in wanted]
         return found + [
             self._store.path(digest) for digest in self._store.digests() if digest not in wanted
         ]

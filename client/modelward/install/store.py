@@ -74,10 +74,11 @@ class Store:
                     taken += path.lstat().st_blocks * 512  # the unit of stat(2)
         return taken
 
-    def partials(self) -> list[Path]:
-        """Return what there is of blobs that are not whole yet."""
+    def partials(self) -> list[tuple[str, Path]]:
+        """Return the digest and path of all that is here of blobs that are not whole yet."""
         folder = self._root / FOLDER
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [(path.name.removesuffix(JOURNAL), path) for path in paths]
 
     def look(self, sha256: str) -> Look:
         """Return how a blob that is here looks on disk."""

@@ -5,7 +5,7 @@ cut interrupted. What runs is always exactly one whole generation: the old one o
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -249,9 +249,13 @@ class Trials:
         pins = {model: pin for model, pin in journal.pins.items() if model not in models}
         self._journals.save(replace(journal, pins=pins))
 
-    def collect(self) -> None:
-        """Remove slots, generations and blobs that neither run nor are to fall back to."""
-        self._slots.collect(self.kept())
+    def collect(self, blobs: Iterable[str] = ()) -> None:
+        """Remove slots, generations and blobs that neither run nor are to fall back to.
+
+        Args:
+            blobs: Digests of blobs to keep, whole or not: of what is about to be installed.
+        """
+        self._slots.collect(self.kept(), blobs)
 
     def garbage(self) -> list[Path]:
         """Return what `collect` would remove."""
