@@ -138,7 +138,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Make one check; return how it ended, as `modelward update --json` prints it."""
     try:
         config = job.config
-        if not job.only_check and _nothing_new(config):
+        if _nothing_new(config):
             return {"outcome": "unchanged", "exit_code": 0, "changes": [], "fetched": 0}
         return _update(config, watch, only_check=job.only_check)
     except ModelwardError as error:
