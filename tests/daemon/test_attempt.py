@@ -84,7 +84,7 @@ def test_a_download_is_told_of_now_and_then() -> None:
     clock = Clock()
     watch, events = told(clock=clock)
     for received in range(100):
-        watch.fetching(received, 100)
+        watch.fetching(received, 100, "http://x")
         clock.sleep(HEARTBEAT / 10)
     assert [event["received"] for event in events] == list(range(0, 100, 10))
 
@@ -104,7 +104,7 @@ def test_it_does_not_wait_once_it_is_told_to_stop() -> None:
     watch, _ = told(lambda: True)
     assert not watch.keep_waiting("1")
     with pytest.raises(Unavailable, match="told to stop"):
-        watch.fetching(1, 2)
+        watch.fetching(1, 2, "http://x")
 
 
 def test_a_state_directory_that_cannot_be_written_is_an_error_not_a_crash(world: World) -> None:

@@ -42,9 +42,10 @@ def test_one_that_fails_goes_back_outside_of_windows_too(world: World, tmp_path:
         world.publish("1.1.0")
         with Running(world, server) as daemon:
             daemon.wait_for("checked", outcome="updated")
-            put_on_trial(world.device, health, 'interval = "1h"\nwindows = ["00:00-00:00"]')
+            put_on_trial(world.device, health, 'jitter = 0\nwindows = ["00:00-00:00"]')
             daemon.signal(signal.SIGHUP)
             daemon.wait_for("reloaded")
+            daemon.wait_for("checked", outcome="unchanged")  # new settings are tried soon
             works.unlink()
             daemon.signal(signal.SIGUSR1)
             ended = daemon.wait_for("checked")

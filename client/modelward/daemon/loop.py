@@ -67,6 +67,7 @@ class Daemon:
     _settings: Mapping[str, Any] = field(init=False)
     _schedule: Schedule = field(init=False)
     _stopping: bool = False
+    _due: float = 0.0  # when the next check is, in seconds since boot
     _wanted: bool = False  # somebody asked for a check now
     _running: bool = False  # as the one daemon of this device
     _serving: Serving | None = None
@@ -112,12 +113,13 @@ class Daemon:
         self.log(Level.NOTICE, "started", f"watches over {self.state}")
         # What is on trial after a start of the device is judged at once, and goes back if it must.
         first = 0.0 if self._is_on_trial() else self._schedule.first(self.chance())
-        due = self.clock() + first
+        self._due = self.clock() + first
         try:
             while not self._stopping:
-                self._idle(due)
+                self._idle()
                 if not self._stopping:
-                    due = self.clock() + self._pause_after(self._check())
+                    pause = self._pause_after(self._check())
+                    self._due = self.clock() + pause
         finally:
             self.notifier.stopping()
             self._stop_serving()
@@ -128,11 +130,14 @@ class Daemon:
 
         return JournalStore(self.state).load().trial is not None
 
-    def _idle(self, due: float) -> None:
+    def _idle(self) -> None:
         """Wait until a check is due or wanted."""
-        at = self.now() + timedelta(seconds=max(0.0, due - self.clock()))
+        at = self.now() + timedelta(seconds=max(0.0, self._due - self.clock()))
         self.notifier.status(f"next check at {at:%H:%M:%S}")
-        while not self._stopping and not self._wanted and (left := due - self.clock()) > 0:
+        while not self._stopping and not self._wanted:
+            left = self._due - self.clock()
+            if left <= 0:
+                break
             self._turn(left)
         self._wanted = False
 
@@ -140,12 +145,19 @@ class Daemon:
         """Have a check made; return how it ended."""
         only_check = not self._schedule.may_change(self.now())
         self.notifier.status("checking" + (" only: no maintenance window" if only_check else ""))
-        worker = self.start(Job(self.state, self._settings, only_check))
-        self._attend(worker)
-        result = worker.outcome()
-        worker.close()
+        result = self._attended(Job(self.state, self._settings, only_check))
         self._tell_result(result, only_check=only_check)
         return result
+
+    def _attended(self, job: Job) -> Mapping[str, Any]:
+        try:
+            worker = self.start(job)
+        except OSError as error:  # no memory or no process to be had: not for ever, it is hoped
+            reason = f"the check could not be started: {error.strerror}"
+            return Unavailable(reason, "see what takes this device's memory").to_dict()
+        self._attend(worker)
+        worker.close()
+        return worker.outcome()
 
     def _pause_after(self, result: Mapping[str, Any]) -> float:
         """Return the seconds from the end of a check to the next one."""
@@ -241,6 +253,8 @@ class Daemon:
             self._read_settings()
             self._schedule = replace(self._schedule, failures=failures)
             self._stop_serving()  # what is served, and where, may have changed
+            # The new settings may want to look elsewhere, or sooner.
+            self._due = min(self._due, self.clock() + self._schedule.first(self.chance()))
             self.log(Level.NOTICE, "reloaded", "read the configuration again")
         except ModelwardError as error:
             self.log(
