@@ -77,8 +77,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 rows.append((*properties["attack"], *(verdict or ("FAILED", "", "", ""))))
     rows.sort(key=lambda row: (int(row[0]), row[1]))
     _print_table(terminalreporter, [COLUMNS, *rows])
-    refused = sum(row[2] in ("refused", "unavailable") for row in rows)
-    terminalreporter.write_line(f"\n{len(rows)} attacks, {refused} refused by the device\n{LEGEND}")
+    refused = sum(row[2] in ("refused", "unavailable", "rolled back") for row in rows)
+    terminalreporter.write_line(
+        f"\n{len(rows)} attacks, {refused} refused or rolled back by the device\n{LEGEND}"
+    )
 
 
 def _print_table(terminal: pytest.TerminalReporter, rows: list[tuple[str, ...]]) -> None:
