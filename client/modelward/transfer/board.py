@@ -178,6 +178,11 @@ class Board:
         if me.source not in attempt.givers:
             attempt.givers |= {me.source}
 
+    def measured(self, me: Connection, count: int, seconds: float) -> None:
+        """Note how long so many bytes took."""
+        rate = max(count, 1) / max(seconds, 1e-6)
+        me.rate = 0.6 * me.rate + 0.4 * rate if me.rate else rate
+
     def arrived(self, me: Connection, piece: Piece, attempt: Attempt, seconds: float) -> bool:
         """Note that a piece is here, and right as far as can be told.
 
@@ -185,8 +190,7 @@ class Board:
             Whether it was the first to be.
         """
         with self.changed:
-            rate = piece.length / max(seconds, 1e-6)
-            me.rate = 0.6 * me.rate + 0.4 * rate if me.rate else rate
+            self.measured(me, piece.length, seconds)
             if piece.arrived:
                 self._drop(attempt)
                 return False

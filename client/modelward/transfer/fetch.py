@@ -393,6 +393,8 @@ class _Transfer:
         try:
             while attempt.filled < piece.length:
                 if piece.arrived or board.is_over:
+                    # Overtaken: that is a measure too, or it would be given the next one.
+                    board.measured(me, attempt.filled - had, clock() - began)
                     board.give_up(me, piece, attempt, keep=not piece.arrived)
                     return False
                 count = _some(reader.readinto(view[attempt.filled :]), name)
