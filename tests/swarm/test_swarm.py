@@ -23,14 +23,14 @@ class Uplink(Server):
     """Serves a repository over a line that carries one answer at a time, slowly.
 
     Attributes:
-        sent: Bytes of blobs that went over it.
+        crossed: Bytes of blobs that went over it.
     """
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._directory = directory
         self._line = Lock()
-        self.sent = 0
+        self.crossed = 0
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         path = environ["PATH_INFO"]
@@ -39,7 +39,7 @@ class Uplink(Server):
             whole = (self._directory / path[1:]).stat().st_size
             length = int(extent[2]) - int(extent[1]) + 1 if extent else whole
             with self._line:
-                self.sent += length
+                self.crossed += length
                 time.sleep(length / RATE)
         return super()._answer(environ, start_response)
 
@@ -75,9 +75,9 @@ def test_devices_that_update_at_once_share_the_uplink(tmp_path, site, uplink):
         devices = neighbourhood(tmp_path, 4, uplink.url, root, stack)
         before = time.monotonic()
         told = update_all(devices)
-        print(f"{uplink.sent / SIZE:.2f} x the weights in {time.monotonic() - before:.1f} s")
+        print(f"{uplink.crossed / SIZE:.2f} x the weights in {time.monotonic() - before:.1f} s")
     assert [each["running"] for each in told] == [{MODEL: "1.0.0"}] * 4
     weights = safetensors(SIZE, 1)
     for device in devices:
         assert (device.state / f"current/{MODEL}/model.safetensors").read_bytes() == weights
-    assert uplink.sent <= 1.3 * SIZE
+    assert uplink.crossed <= 1.3 * SIZE
