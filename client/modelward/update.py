@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Protocol
 
-from modelward import activate, fastpath, ledger, neighbours, report, settings
+from modelward import activate, bring, fastpath, ledger, neighbours, report, settings
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, Refused, Unavailable
+from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import Examined, at_gate, examine, look_inside, required
 from modelward.formats import channel as channels
 from modelward.formats import policy as policies
 from modelward.formats import release as releases
-from modelward.formats import strict, window
+from modelward.formats import strict
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.floors_reset import FloorsReset
@@ -29,11 +29,11 @@ from modelward.formats.seal import Look
 from modelward.install import fsops
 from modelward.install.store import Store
 from modelward.install.targets import Keeping, TargetStore
-from modelward.transfer import fetch, plan
+from modelward.transfer import fetch
 from modelward.transfer import sources as addresses
+from modelward.transfer.carry_out import Carried, Share
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.neighbour import PATIENCE as NEAR
-from modelward.transfer.plan import Here, Limits, Plan
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
@@ -77,14 +77,16 @@ class Outcome:
     Attributes:
         changes: The models that moved.
         reasons: Per model, why it runs what it runs.
-        fetched: Bytes fetched.
         installed: What is installed now.
+        carried: What was fetched, and what that saved.
+        to_fetch: Bytes to fetch, if nothing was done but decided.
     """
 
     changes: tuple[Change, ...]
     reasons: Mapping[str, str]
-    fetched: int
     installed: Installed
+    carried: Carried
+    to_fetch: int = 0
 
     def to_dict(self, *, only_check: bool) -> dict[str, Any]:
         """Return it as a JSON object.
@@ -101,7 +103,10 @@ class Outcome:
                 for change in self.changes
             ],
             "reasons": dict(self.reasons),
-            "fetched": self.fetched,
+            "fetched": self.carried.fetched,
+            "saved": self.carried.saved,
+            "how": {how.value: count for how, count in sorted(self.carried.how.items())},
+            "to_fetch": self.to_fetch,
             "running": {model: slot.version for model, slot in self.installed.active.items()},
         }
 
@@ -198,11 +203,9 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
         examined = visit.examine_all(wanted, kept, watch)
 
-        # 9. Plan: what is missing, and does it fit?
+        # 9. Plan: what is missing, what is the cheapest way to it, and does it fit?
         chosen = [item.release for item in examined.values()]
-        planned = _plan(chosen, device)
-        if examined:
-            watch.passed(Gate.PLAN, planned.describe())
+        planner = bring.plan(device, chosen, installed, used, watch)
         after = {model: item.release.version for model, item in examined.items()}
         after |= {model: slot.version for model, slot in kept.items()}
         changes = tuple(
@@ -213,11 +216,14 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         )
         reasons = {model: decision.reason for model, decision in decisions.items()}
         if only_check:
-            return Outcome(changes, reasons, 0, installed)
+            return Outcome(changes, reasons, installed, Carried(), planner.cost)
 
+        # 10. Fetch: hashed while they arrive or are made; a wrong byte never becomes a file.
+        carried, proven = bring.carry_out(
+            device, planner, used, watch, _share(device, chosen, used)
+        )
         if changes:
-            # 10. Fetch: hashed while they arrive; a wrong byte never becomes a file.
-            proven = _fetch(device, planned, chosen, used, watch)
+            watch.passed(Gate.FETCH, carried.describe())
             # The rest of gate 8, before any parser touches a file.
             _look_inside(examined, device.store, watch)
 
@@ -234,7 +240,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
-        return _noted(Outcome(changes, reasons, planned.cost, installed), used, ended)
+        return _noted(Outcome(changes, reasons, installed, carried), used, ended)
 
 
 @contextmanager
@@ -254,7 +260,7 @@ def _reported(device: Device, *, only_check: bool) -> Iterator[list[report.Happe
 def _noted(outcome: Outcome, used: Sources, ended: list[report.Happened]) -> Outcome:
     """Return an outcome, after noting for the report what came of the update."""
     name = "updated" if outcome.changes else "unchanged"
-    received = used.received() or {used.sources[0].name: outcome.fetched}
+    received = used.received() or {used.sources[0].name: outcome.carried.fetched}
     ended.append(report.Happened(name, decisions=outcome.reasons, received=received))
     return outcome
 
@@ -464,63 +470,15 @@ def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
         return channel
 
 
-def _plan(chosen: Sequence[Release], device: Device) -> Plan:
-    wanted = [file.blob.sha256 for release in chosen for file in release.files]
-    store = device.store
-    if chosen:
-        # What earlier tries brought of other releases goes, or tries that fail would fill the disk.
-        device.trials.collect(wanted)
-    # What an earlier try began to fetch of these needs no more room.
-    begun = store.keep_partials(wanted)
-    return plan.make(chosen, Here(store.lengths()), Limits(store.free() + begun))
-
-
-def _fetch(
-    device: Device, planned: Plan, chosen: Sequence[Release], sources: Sources, watch: Watch
-) -> dict[str, Look]:
-    """Fetch all files, and return how each of them looked when it had been verified."""
-    received = 0
-    proven = {}
-    store = device.store
+def _share(device: Device, chosen: Sequence[Release], sources: Sources) -> Share:
+    """Return what brings a file together with neighbours that want it too."""
     indexes = {file.blob: file.chunks for release in chosen for file in release.files}
 
-    def progress(count: int) -> None:
-        nonlocal received
-        received += count
-        go_on()
+    def share(blob: Blob, cost: int, progress: Callable[[int], None]) -> bool:
+        index = indexes.get(blob)
+        return neighbours.gather(device, sources, blob, index, cost=cost, progress=progress)
 
-    def go_on() -> None:
-        watch.fetching(received, planned.cost, sources.latest)
-        _check_window(device)
-
-    for step in planned.steps:
-        index = indexes.get(step.blob)
-        neighbours.gather(device, sources, step.blob, index, cost=step.cost, progress=progress)
-        go_on()
-        fetch.fetch_blob(
-            sources,
-            step.blob,
-            store,
-            progress=progress,
-            connections=device.config.transfer.connections,
-            go_on=go_on,
-        )
-        proven[step.blob.sha256] = store.look(step.blob.sha256)
-
-    watch.passed(Gate.FETCH, f"{len(planned.steps)} files, every digest as approved")
-    return proven
-
-
-def _check_window(device: Device) -> None:
-    """Stop where bytes cost too much at this time of day; what arrived is kept."""
-    windows = device.config.transfer.windows
-    now = device.clock().astimezone()
-    if windows and not window.inside(windows, now):
-        raise Unavailable(
-            f"it is {now:%H:%M}, and large files are fetched at {', '.join(windows)} only",
-            "wait, or set `windows` in [transfer] of modelward.toml",
-            Gate.FETCH,
-        )
+    return share
 
 
 def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -> None:

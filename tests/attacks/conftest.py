@@ -17,6 +17,7 @@ unavailable  so, but it tries again     followed   it went where the attacker se
 withheld     it learned of nothing new  no notice  it changed nothing and said nothing
 fell back    it noticed, raised the alarm and served the version before
 rolled back  it tried it in a process of its own, and goes on with the version before
+no harm      it noticed, said so, and installed what was approved
 ACCEPTED     it runs what the attacker wanted     -  the attack does not exist for it
 Measured in this run. The cases are in tests/attacks/, the rows in docs/threat-model.md."""
 

@@ -10,7 +10,7 @@ command line and asserts the four things that every case asserts:
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import modelward
@@ -192,6 +192,22 @@ class Scene:
             gate: Where.
         """
         self._conclude(outcome, gate)
+
+    def harmless(self, version: str, approved: Mapping[str, bytes], told: str) -> None:
+        """Require that the device says what is wrong, and installs what was approved all the same.
+
+        Args:
+            version: The version that it then runs.
+            approved: Its files, byte for byte.
+            told: A part of what it must say.
+        """
+        done = self.world.client_here("update", self.server, as_json=False)
+        assert done.code == ExitCode.DONE, done
+        assert told in done.out, done
+        assert self.world.read_model() == (version, approved)
+        assert self.world.client_here("verify").json["outcome"] == "intact"
+        self.recover = self.recover or (lambda: None)  # the release stays: it does no harm
+        self._conclude("no harm", f"{Gate.FETCH.number} {Gate.FETCH.label}")
 
     def _update_under_attack(self, code: ExitCode, blobs: Sequence[str] = ()) -> Done:
         before = self.world.read_model()

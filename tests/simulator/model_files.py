@@ -27,18 +27,20 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def tensor(data: bytes, name: bytes = b"weights") -> bytes:
-    """Return bytes as an ONNX tensor of them."""
-    return message((1, len(data)), (2, 2), (8, name), (9, data))
+def tensor(data: bytes, name: bytes = b"weights", width: int = 1) -> bytes:
+    """Return data as an ONNX tensor of bytes; of floats, if an element has four of them."""
+    return message((1, len(data) // width), (2, 2 if width == 1 else 1), (8, name), (9, data))
 
 
-def onnx_file(weights: bytes) -> bytes:
+def onnx_file(weights: bytes, width: int = 1) -> bytes:
     """Return an ONNX model that answers what it is asked, and carries these weights besides."""
     shape = message((1, message((1, 1))))
     kind = message((1, message((1, 1), (2, shape))))
     ask, answer = (message((1, name), (2, kind)) for name in (b"x", b"y"))
     node = message((1, b"x"), (2, b"y"), (4, b"Identity"))
-    graph = message((1, node), (2, b"echo"), (5, tensor(weights)), (11, ask), (12, answer))
+    graph = message(
+        (1, node), (2, b"echo"), (5, tensor(weights, width=width)), (11, ask), (12, answer)
+    )
     return message((1, 8), (7, graph), (8, message((2, 17))))
 
 

@@ -7,7 +7,8 @@ wrong hands would.
 import gzip
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -16,6 +17,7 @@ from typing import Any, Self
 from werkzeug.middleware.shared_data import SharedDataMiddleware
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
+from werkzeug.wsgi import ClosingIterator
 
 from modelward_repo.server.app import create_app
 
@@ -33,6 +35,7 @@ class Server:
     Attributes:
         url: Where it is, without a final slash.
         requests: The paths that were asked for, in order.
+        sent: Bytes of honest content that were sent, by path.
         posts: The paths that something was posted to.
     """
 
@@ -46,6 +49,7 @@ class Server:
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
         self.url = f"http://127.0.0.1:{self._server.port}"
         self.requests: list[str] = []
+        self.sent: Counter[str] = Counter()
         self.posts: list[str] = []
 
     def lie(self, pattern: str, answer: Answer) -> None:
@@ -78,7 +82,13 @@ class Server:
             if pattern.match(path):
                 honest = Response.from_app(self._honest, environ, buffered=True).get_data()
                 return answer(honest)(environ, start_response)
-        return self._honest(environ, start_response)
+        answer = self._honest(environ, start_response)
+        return ClosingIterator(self._counted(path, answer), getattr(answer, "close", None))
+
+    def _counted(self, path: str, answer: Iterable[bytes]) -> Iterator[bytes]:
+        for block in answer:
+            self.sent[path] += len(block)
+            yield block
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -36,10 +36,22 @@ from securesystemslib.signer import CryptoSigner
 import modelward
 from modelward import cli
 from modelward.formats.release import Requirements
+from modelward_repo.cli.preparing import Quiet
 from modelward_repo.publish.bundle import read_bundle
+from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.channel import ChannelKeys, Offer, set_version
 from modelward_repo.publish.create import Plan, add_model, create_repository
-from modelward_repo.publish.release import Keys, Published, Request, next_counter, publish, released
+from modelward_repo.publish.prepare import Options
+from modelward_repo.publish.prepare.choice import Margins
+from modelward_repo.publish.release import (
+    Keys,
+    Preparation,
+    Published,
+    Request,
+    next_counter,
+    publish,
+    released,
+)
 from modelward_repo.publish.signing import online_signers, role_signers
 from modelward_repo.publish.staging import Online, Staging
 from modelward_repo.roles.keys import KeyFile
@@ -117,11 +129,13 @@ class World:
         place: Its directory.
         home: The directory of the world that this one is a copy of, which has what never changes.
         offered: The files that the channel `stable` offers of the meter reader.
+        margins: What a way to a file must save to be published.
     """
 
     place: Path
     home: Path
     offered: Mapping[str, bytes] = field(default_factory=dict)
+    margins: Margins = field(default_factory=Margins)
 
     @property
     def repository(self) -> Path:
@@ -219,8 +233,18 @@ class World:
         bundle: Mapping[str, bytes] | None = None,
         requires: Requirements | None = None,
         offer: str | None = "stable",
+        cheaply: bool = False,
     ) -> Published:
-        """Take a version through all steps, publish it, and offer it on a channel."""
+        """Take a version through all steps, publish it, and offer it on a channel.
+
+        Args:
+            version: The version.
+            model: The model.
+            bundle: Its files; None for those of the version.
+            requires: What a device must have.
+            offer: On which channel, if on any.
+            cheaply: Whether to publish chunk indexes, compressed copies and patches, too.
+        """
         chain = self.chain(version, model, bundle)
         keys = Keys.load(self.storage, model, self.keys, no_passphrase, now())
         with TemporaryDirectory(dir=self.place) as folder:
@@ -232,13 +256,23 @@ class World:
                 chain.evidence_bytes(),
                 requires or Requirements(),
             )
-            published = publish(self.storage, request, keys, now())
+            published = publish(
+                self.storage,
+                request,
+                keys,
+                now(),
+                preparation=self.preparation() if cheaply else None,
+            )
         if offer:
             self.offer(version, model, offer)
         if model == MODEL and offer == "stable":
             self.offered = dict(chain.content)
             write_plain(self.repository, chain.content)
         return published
+
+    def preparation(self) -> Preparation:
+        """Return how releases are made cheap to fetch."""
+        return Preparation(Options(Cache(self.place / "cache"), self.margins), Quiet())
 
     def offer(self, version: str, model: str = MODEL, channel: str = "stable") -> None:
         """Offer a published version on a channel."""

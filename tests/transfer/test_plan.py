@@ -302,10 +302,24 @@ def test_indexes_are_looked_at_where_a_relative_is_here():
     assert worth_a_look([ORDER], with_index(relatives=True), ROOMY) == (NEW_INDEX, OLD_INDEX)
 
 
-def test_indexes_of_other_models_are_looked_at_if_they_are_here():
-    assert worth_a_look([ORDER], with_index(relatives=False), ROOMY) == ()
+def test_indexes_of_other_models_are_looked_at_too():
+    assert worth_a_look([ORDER], with_index(relatives=False), ROOMY) == (NEW_INDEX, OLD_INDEX)
     here = with_index(OLD_INDEX, relatives=False)
     assert worth_a_look([ORDER], here, ROOMY) == (NEW_INDEX, OLD_INDEX)
+
+
+def test_relatives_are_looked_at_first_and_others_while_it_pays():
+    cousins = [Blob(f"{n:064x}", 10) for n in range(10)]
+    indexes = {blob.sha256: Blob(f"{n:x}" * 64, 60) for n, blob in enumerate(cousins)}
+    here = Here(
+        holding(BASE, *cousins).blobs,
+        indexes | {BASE.sha256: OLD_INDEX},
+        {"m": frozenset([BASE.sha256])},
+    )
+    looked = worth_a_look([ORDER], here, ROOMY)
+    assert looked[:2] == (NEW_INDEX, OLD_INDEX)
+    assert sum(blob.length for blob in looked) <= BIG.length // LOOK
+    assert len(looked) == 3
 
 
 def test_nothing_is_looked_at_where_nothing_is_here():

@@ -28,6 +28,7 @@ class TransferSettings:
         redirects: Hosts, or host:port, that a server may redirect to.
         timeout: Seconds to connect, and to wait for any single read.
         minimum_rate: Bytes a second below which a source is given up.
+        memory: Most bytes of memory that making a file from a patch may take.
     """
 
     mirrors: tuple[str, ...] = ()
@@ -41,12 +42,13 @@ class TransferSettings:
     redirects: tuple[str, ...] = ()
     timeout: float = 10.0
     minimum_rate: int = 1024
+    memory: int = 64 << 20
 
     NAME = "transfer"
     KNOWN = frozenset(
         (
             *("mirrors", "connections", "rate", "windows", "proxy", "ca", "certificate", "key"),
-            *("redirects", "timeout", "minimum_rate"),
+            *("redirects", "timeout", "minimum_rate", "memory"),
         )
     )
 
@@ -70,6 +72,7 @@ class TransferSettings:
             redirects=tuple(map(str.lower, table.texts("redirects"))),
             timeout=table.seconds("timeout", cls.timeout),
             minimum_rate=table.size("minimum_rate", cls.minimum_rate),
+            memory=table.size("memory", cls.memory),
         )
         _check_windows(table, found.windows)
         if found.proxy and not _is_proxy(found.proxy):

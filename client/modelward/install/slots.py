@@ -225,7 +225,9 @@ class Slots:
         wanted = set(blobs)
         try:
             for model, slot in needed:
-                wanted.update(file.blob.sha256 for file in self.release(model, slot)[0].files)
+                for file in self.release(model, slot)[0].files:
+                    wanted.add(file.blob.sha256)
+                    wanted.update([file.chunks.sha256] if file.chunks else [])
         except Refused:
             # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
             # make an update fail that has already switched.

@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from modelward.formats.release import Blob, ReleaseFile
 from modelward.formats.seal import Look
@@ -92,6 +93,15 @@ class Store:
         fsops.remove(path)
         fsops.link(copy, path)
         fsops.sync_directory(path.parent)
+
+    def open(self, sha256: str) -> BinaryIO:
+        """Open a blob that is here for reading, unbuffered.
+
+        Raises:
+            OSError: It is not here, or cannot be read.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(self.path(sha256), flags), "rb", buffering=0)
 
     def read(self, blob: Blob) -> bytes | None:
         """Return a small blob's content if it is here and intact, else None."""

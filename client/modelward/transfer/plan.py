@@ -223,9 +223,9 @@ def make(
 def worth_a_look(releases: Iterable[Release], here: Here, limits: Limits) -> tuple[Blob, ...]:
     """Return the chunk indexes to have at hand before planning: where chunks may be cheapest.
 
-    The index of a missing file is of use if files with an index are here: those of any model
-    whose index is here as well, and for a little more those of the same model whose is not. None
-    is asked for that would cost much in comparison with what it can save.
+    The index of a missing file is of use together with those of files that are here: of the same
+    model first, then of any. As many are looked at as cost little in comparison with what they
+    can save.
     """
     releases = tuple(releases)
     offered = _offered(releases)
@@ -233,34 +233,39 @@ def worth_a_look(releases: Iterable[Release], here: Here, limits: Limits) -> tup
     for release in releases:
         relatives = here.relatives.get(release.model, frozenset())
         for file in release.files:
-            if file.chunks is None or here.has(file.blob) or not file.blob.length:
-                continue
-            others = _indexes_here(here, relatives)
-            if not others:
+            if file.chunks is None or here.has(file.blob):
                 continue
             best = min(
                 way.cost
                 for way in (_whole(file.blob), *_by_patch(file.blob, offered, here, limits))
                 if way.memory <= limits.memory
             )
-            looked = {blob.sha256: blob for blob in (file.chunks, *others)}
-            price = sum(blob.length for blob in looked.values() if not here.has(blob))
-            if price * LOOK <= best:
-                wanted |= looked
+            budget = best // LOOK - _price(file.chunks, here, wanted)
+            others = []
+            for index in _indexes_here(here, relatives):
+                budget -= _price(index, here, wanted)
+                if budget < 0:
+                    break
+                others.append(index)
+            if others:
+                wanted |= {blob.sha256: blob for blob in (file.chunks, *others)}
     return tuple(wanted.values())
+
+
+def _price(index: Blob, here: Here, wanted: Mapping[str, Blob]) -> int:
+    return 0 if here.has(index) or index.sha256 in wanted else index.length
+
+
+def _indexes_here(here: Here, relatives: frozenset[str]) -> list[Blob]:
+    """Return the indexes of files that are here, in the order in which to look at them."""
+    known = [(file, index) for file, index in here.indexed.items() if file in here.blobs]
+    known.sort(key=lambda item: (not here.has(item[1]), item[0] not in relatives, item[1].length))
+    return list(dict.fromkeys(index for _, index in known))
 
 
 def by_chunks(blob: Blob, here: Here, indexes: Mapping[str, ChunkIndex]) -> Way | None:
     """Return the way to put one file together from chunks, or None if its index is not known."""
     return next(_Chunks([blob], here, indexes).ways(blob), None)
-
-
-def _indexes_here(here: Here, relatives: frozenset[str]) -> list[Blob]:
-    return [
-        index
-        for file, index in here.indexed.items()
-        if file in here.blobs and (here.has(index) or file in relatives)
-    ]
 
 
 def _offered(releases: Iterable[Release]) -> Mapping[str, Sequence[Patch]]:

@@ -20,14 +20,14 @@ from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.prepare import Options, Preparer
 from modelward_repo.publish.prepare.jobs import Job
 from modelward_repo.storage.local import LocalStorage
-from tests.repo_tools.publish.prepare.weights import (
+from tests.repo_tools.site import Done, PlainTuf, Site
+from tests.simulator.weights import (
     Tensors,
     file_of,
     fine_tuned,
     retrained_head,
     trained,
 )
-from tests.repo_tools.site import Done, PlainTuf, Site
 
 FIRST = trained()
 SECOND = fine_tuned(FIRST)

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from tests.simulator.model_files import onnx_file
+
 Tensors = dict[str, NDArray[np.float32]]
 
 
@@ -36,3 +38,8 @@ def retrained_head(tensors: Tensors, seed: int = 3) -> Tensors:
 def file_of(tensors: Tensors) -> bytes:
     """Return the file."""
     return bytes(save(tensors))
+
+
+def onnx_of(tensors: Tensors) -> bytes:
+    """Return an ONNX model that carries all tensors as one."""
+    return onnx_file(b"".join(tensor.tobytes() for tensor in tensors.values()), width=4)

@@ -1,0 +1,368 @@
+"""Gates 9 and 10: look at what is here, and carry a plan out, way by way.
+
+Whatever a way yields is hashed as it is written, and appears in the store only if it is the file.
+If it is not, or a way cannot be gone, the next cheapest is: a bad patch or index costs bytes, and
+no more than that (attack row 27).
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from typing import BinaryIO, Protocol
+
+from modelward.errors import Gate, Refused, Unavailable
+from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
+from modelward.formats.release import Blob, Patch, Release
+from modelward.transfer import fetch, patch, plan
+from modelward.transfer.fetch import Progress
+from modelward.transfer.plan import Here, How, Limits, Plan, Step, Way
+from modelward.transfer.sources import Sources
+
+BLOCK = 1 << 20  # bytes
+
+
+class Shelf(fetch.Shelf, Protocol):
+    """Where blobs are kept; see `modelward.install.store.Store`."""
+
+    def lengths(self) -> Mapping[str, int]:
+        """Return the length in bytes of every blob that is here, by digest."""
+        ...
+
+    def open(self, sha256: str) -> BinaryIO:
+        """Open a blob that is here for reading, unbuffered.
+
+        Raises:
+            OSError: It is not here, or cannot be read.
+        """
+        ...
+
+    def read(self, blob: Blob) -> bytes | None:
+        """Return a small blob's content if it is here and intact, else None."""
+        ...
+
+    def remove(self, sha256: str) -> None:
+        """Remove a blob."""
+        ...
+
+
+@dataclass
+class Carried:
+    """How files were come by.
+
+    Attributes:
+        fetched: Bytes that were received.
+        length: Bytes of the files that were missing.
+        how: Number of files by how they were come by.
+    """
+
+    fetched: int = 0
+    length: int = 0
+    how: Counter[How] = field(default_factory=Counter)
+
+    @property
+    def saved(self) -> int:
+        """Bytes that were not received, of the files that were missing."""
+        return max(0, self.length - self.fetched)
+
+    def describe(self) -> str:
+        """Return it in one line, for people."""
+        files = f"{sum(self.how.values())} files, every digest as approved"
+        saved = f", {self.saved} saved" if self.saved else ""
+        return f"{files}; {self.fetched} bytes fetched{saved}"
+
+
+Share = Callable[[Blob, int, Progress], bool]
+"""Brings a file together with neighbours, if that takes fewer bytes than given; tells whether all
+of it is there, not verified."""
+
+
+def _alone(_blob: Blob, _cost: int, _progress: Progress) -> bool:
+    return False
+
+
+class Planner:
+    """Gate 9: looks at what is here and what is offered, and plans.
+
+    Args:
+        releases: The releases to install.
+        installed: Those whose files are here.
+        store: Where blobs are kept.
+        sources: Where chunk indexes come from, if they are not here.
+        limits: What the device can do.
+
+    Attributes:
+        plan: The plan.
+        looked: Chunk indexes that were fetched to make it, as documents, by blob.
+
+    Raises:
+        Unavailable: The files would not fit.
+    """
+
+    def __init__(
+        self,
+        releases: Sequence[Release],
+        installed: Iterable[Release],
+        store: Shelf,
+        sources: Sources,
+        limits: Limits,
+    ) -> None:
+        self.looked: dict[Blob, bytes] = {}
+        self._releases = releases
+        self._here = _survey(store, installed)
+        self._store = store
+        self._sources = sources
+        self._limits = limits
+        self.plan = self._plan(frozenset())
+
+    @property
+    def cost(self) -> int:
+        """Bytes to fetch if all goes well, indexes included."""
+        return self.plan.cost + sum(blob.length for blob in self.looked)
+
+    def without(self, blob: Blob, failed: frozenset[Blob]) -> Step:
+        """Return the ways to one file if some patches, or its chunk index, are of no use."""
+        return next(step for step in self._plan(failed).steps if step.blob == blob)
+
+    def _plan(self, failed: frozenset[Blob]) -> Plan:
+        releases = [
+            replace(
+                release,
+                files=tuple(
+                    replace(file, chunks=None) if file.chunks in failed else file
+                    for file in release.files
+                ),
+                patches=tuple(patch for patch in release.patches if patch.blob not in failed),
+            )
+            for release in self._releases
+        ]
+        blobs = plan.worth_a_look(releases, self._here, self._limits)
+        indexes = {index.sha256: index for blob in blobs if (index := self._look(blob))}
+        return plan.make(releases, self._here, self._limits, indexes)
+
+    def _look(self, blob: Blob) -> ChunkIndex | None:
+        """Return a chunk index. That it is none, or cannot be had, is no reason to stop."""
+        with suppress(Refused, Unavailable):
+            data = self.looked.get(blob) or self._store.read(blob)
+            if data is None:
+                data = self.looked[blob] = self._sources.fetch_blob(blob)
+            return ChunkIndex.parse(data)
+        return None
+
+
+def _survey(store: Shelf, installed: Iterable[Release]) -> Here:
+    blobs = store.lengths()
+    indexed: dict[str, Blob] = {}
+    relatives: dict[str, frozenset[str]] = {}
+    for release in installed:
+        files = [file for file in release.files if file.blob.sha256 in blobs]
+        indexed |= {file.blob.sha256: file.chunks for file in files if file.chunks}
+        known = relatives.get(release.model, frozenset())
+        relatives[release.model] = known | {file.blob.sha256 for file in files}
+    return Here(blobs, indexed, relatives)
+
+
+@dataclass
+class Carrier:
+    """Gate 10: carries a plan out.
+
+    Attributes:
+        carried: How files were come by, so far.
+        sources: Where bytes come from.
+        store: Where they go.
+        tell: Told, in words for people, of a way that could not be gone.
+        progress: Told how many bytes have been received, of how many; often. May raise to stop:
+            what arrived is kept.
+        share: Brings a file together with neighbours, where that costs less.
+        connections: How many to open to each source.
+    """
+
+    sources: Sources
+    store: Shelf
+    tell: Callable[[str], None]
+    progress: Callable[[int, int], None]
+    share: Share = _alone
+    connections: int = 1
+    carried: Carried = field(default_factory=Carried)
+    _kept: set[Blob] = field(default_factory=set)
+    _total: int = 0
+    _stopped: BaseException | None = None
+
+    def carry_out(self, planner: Planner) -> Iterator[Blob]:
+        """Come by every file of a plan; yield each when it is in the store.
+
+        Raises:
+            Refused: What sources delivered is not the file, by any way.
+            Unavailable: A file could not be had.
+            OSError: Something cannot be written.
+        """
+        carried = self.carried
+        self._keep_looks(planner)
+        left = planner.plan.cost
+        for step in planner.plan.steps:
+            self._total = carried.fetched + left
+            self._go_on()
+            how = self._come_by(step, planner)
+            carried.length += step.blob.length
+            carried.how[how] += 1
+            left -= step.cost
+            self._keep_looks(planner)
+            yield step.blob
+
+    def _received(self, count: int) -> None:
+        self.carried.fetched += count
+        self._go_on()
+
+    def _go_on(self) -> None:
+        done = self.carried.fetched
+        try:
+            self.progress(done, max(self._total, done))
+        except BaseException as error:
+            self._stopped = error  # no way is to blame for it
+            raise
+
+    def _keep_looks(self, planner: Planner) -> None:
+        """Keep the indexes that were fetched to plan: they are of use the next time, too."""
+        for blob in [blob for blob in planner.looked if blob not in self._kept]:
+            self.store.add(blob, [memoryview(planner.looked[blob])])
+            self.carried.fetched += blob.length
+            self._kept.add(blob)
+
+    def _come_by(self, step: Step, planner: Planner) -> How:
+        failed: set[Blob] = set()
+        if self.share(step.blob, step.cost, self._received):
+            step = Step(step.blob, step.ways[-1:])  # all of it is there, to be verified
+        while True:
+            way = step.ways[0] if len(failed) < plan.TRIES else step.ways[-1]
+            try:
+                self._go(step.blob, way)
+            except (Refused, Unavailable) as error:
+                if way.how is How.WHOLE or error is self._stopped:
+                    raise
+                self.tell(f"{_named(way)} did not do, another way is taken: {error.reason}")
+                failed.add(way.patch.blob if way.patch else _blob_of(way.index))
+                step = planner.without(step.blob, frozenset(failed))
+            else:
+                return way.how
+
+    def _go(self, blob: Blob, way: Way) -> None:
+        if way.patch is not None:
+            self._by_patch(blob, way.patch)
+            return
+        if way.index is not None and blob.length > fetch.SMALL:
+            self._copy_local(blob, way)
+        self._fetch(blob, way.index)
+
+    def _fetch(self, blob: Blob, index: ChunkIndex | None = None) -> None:
+        fetch.fetch_blob(
+            self.sources,
+            blob,
+            self.store,
+            index,
+            self._received,
+            connections=self.connections,
+            go_on=self._go_on,
+        )
+
+    def _by_patch(self, blob: Blob, offered: Patch) -> None:
+        """Bring a patch, apply it, and let the file appear if it is the one it should be."""
+        if self.store.lengths().get(offered.blob.sha256) != offered.blob.length:
+            self._fetch(offered.blob)
+        try:
+            with ExitStack() as stack:
+                base = None
+                if offered.base is not None:
+                    base = stack.enter_context(self.store.open(offered.base)).fileno()
+                content = stack.enter_context(self.store.open(offered.blob.sha256))
+                with self.store.partial(blob) as file:
+                    self._apply(blob, offered, base, content, file)
+        except FileNotFoundError as error:
+            raise Unavailable(f"what a patch starts from is gone: {error.filename}") from error
+        except Refused:
+            self.store.remove(offered.blob.sha256)
+            raise
+        self.store.remove(offered.blob.sha256)  # it has served
+
+    def _apply(
+        self, blob: Blob, offered: Patch, base: int | None, content: BinaryIO, file: fetch.Partial
+    ) -> None:
+        writer = _Writing(file, self._go_on)
+        file.restart()  # what an earlier try left there may be of another way
+        try:
+            patch.apply(
+                offered.method, base, _blocks(content), writer.add, blob.length, offered.memory
+            )
+            writer.check(blob)
+        except BaseException:
+            file.restart()
+            raise
+        file.finish()
+
+    def _copy_local(self, blob: Blob, way: Way) -> None:
+        """Put the chunks that are here to their places in a file that is not whole yet.
+
+        They are hashed now, and the whole file once more when the rest has come.
+        """
+        with self.store.partial(blob) as file, ExitStack() as stack:
+            buffer = file.buffers(1, MAX_CHUNK)[0]
+            done = file.extents
+            opened: dict[str, BinaryIO] = {}
+            for chunk, place in way.pieces():
+                end = chunk.offset + chunk.length
+                if place is None or any(a <= chunk.offset and end <= b for a, b in done):
+                    continue
+                view = file.place(buffer, chunk.offset, chunk.length)
+                try:
+                    if place.sha256 not in opened:
+                        source = self.store.open(place.sha256)
+                        opened[place.sha256] = stack.enter_context(source)
+                    count = os.preadv(opened[place.sha256].fileno(), [view], place.offset)
+                except OSError:
+                    continue  # what cannot be read here is fetched
+                if count == chunk.length and hashlib.sha256(view).digest() == chunk.digest:
+                    file.write(chunk.offset, view)
+
+
+class _Writing:
+    """Hashes and writes a file from its start to its end, as a patch makes it."""
+
+    def __init__(self, file: fetch.Partial, go_on: Callable[[], None]) -> None:
+        self.digest = hashlib.sha256()
+        self.count = 0
+        self._file = file
+        self._go_on = go_on
+        self._buffer = file.buffers(1, BLOCK)[0]
+
+    def add(self, block: memoryview) -> None:
+        """Take the file's next bytes, at most 1 MiB."""
+        view = self._file.place(self._buffer, self.count, len(block))
+        view[:] = block  # to where it can be written fast
+        self.digest.update(view)
+        self._file.write(self.count, view)
+        self.count += len(block)
+        self._go_on()
+
+    def check(self, blob: Blob) -> None:
+        """Raise Refused unless what was written is the file."""
+        if (self.count, self.digest.hexdigest()) != (blob.length, blob.sha256):
+            raise Refused(Gate.FETCH, "it makes another file", "tell whoever published it")
+
+
+def _blocks(file: BinaryIO) -> Iterator[memoryview]:
+    while block := file.read(BLOCK):
+        yield memoryview(block)
+
+
+def _blob_of(index: ChunkIndex | None) -> Blob:
+    data = index.to_bytes() if index else b""
+    return Blob(hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _named(way: Way) -> str:
+    """Return what people call a way."""
+    if way.patch is None:
+        return "putting the file together from chunks"
+    kind = "the compressed copy" if way.patch.base is None else "the patch"
+    return f"{kind} {way.patch.blob.sha256[:16]} ({way.patch.method})"
