@@ -39,6 +39,10 @@ VENV = HERE.parents[1] / ".venv-bench/bin/python"
 ENCODE = (sys.executable, str(HERE / "delta_encode.py"), "tensor-delta/1")
 DECODE = (sys.executable, str(HERE / "delta_decode.py"), "tensor-delta/1")
 LAUNCHER = (sys.executable, "-S", str(HERE / "launch.py"))
+SHARES = (
+    "Bytes to send, as a share of the new file; `-` was not measured: "
+    "`make bench ARGS='deltas --keep'` adds what is missing."
+)
 COSTS = (
     "What that takes: processor seconds to encode, to decode, and the peak memory in MB of the "
     "process that decodes. Whole processes, start-up included:"
@@ -278,9 +282,9 @@ def show(results: dict) -> None:
     page.write(
         "deltas",
         [
-            page.measured("make bench ARGS=deltas", "each row in one run, each tool once"),
+            page.measured("make bench ARGS=deltas", "each tool once"),
             "",
-            "Bytes to send, as a share of the new file; `-` was not measured:",
+            SHARES,
             "",
             *table(share, rows),
             "",
