@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from modelward.config.transfer import TransferSettings
 from modelward.formats import strict
 from modelward.transfer import patch
 from modelward_repo.cli import options
@@ -13,7 +14,6 @@ from modelward_repo.export.write import Written, write_archive, write_folder
 from modelward_repo.storage.local import LocalStorage
 
 ARCHIVE = ".tar"
-MEMORY = 1 << 30  # bytes: a patch that takes more is not put on a stick in place of a file
 
 
 @click.command()
@@ -68,7 +68,7 @@ def export(
         tuple(dict.fromkeys(models)),
         tuple(map(Having.read, have)),
         frozenset() if no_patches else patch.METHODS,
-        MEMORY,
+        TransferSettings.memory,
     )
     chosen = choose(storage, wanted, options.now())
     _tell(chosen)

@@ -2,19 +2,22 @@
 
 import json
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelward.config.transfer import TransferSettings
 from modelward.errors import ExitCode, FormatError, UsageError
 from modelward.formats.bundle import FILE, Bundle
+from modelward.transfer.patch import METHODS
 from modelward_repo.export import write
 from modelward_repo.export.choose import Chosen, Wanted, choose
 from modelward_repo.export.have import Having
 from modelward_repo.export.write import write_archive, write_folder
-from tests.simulator.world import World, now
+from tests.simulator.world import TOKENIZER, World, now
 
 STATUS: dict[str, Any] = {
     "channel": "stable",
@@ -122,6 +125,57 @@ def test_channels_and_models_that_are_not_there(world: World) -> None:
         chosen(world, models=("toaster",))
     empty = choose(world.storage, Wanted("beta"), now())
     assert empty.bundle.models == ()
+
+
+def publish_alike(world: World, version: str) -> bytes:
+    """Publish a version with a file that differs little from that of every other; return that."""
+    words = random.Random(1).randbytes(32 << 10).hex()
+    table = json.dumps({"version": version, "words": words}).encode()
+    world.publish(version, TOKENIZER, bundle={"tokenizer.json": table}, cheaply=True)
+    return table
+
+
+def with_patches(world: World, *have: Having) -> Chosen:
+    able = {"methods": METHODS, "memory": TransferSettings.memory}
+    return chosen(world, models=(TOKENIZER,), have=have, **able)
+
+
+def test_patches_where_they_are_less_for_all_together(world: World) -> None:
+    for version in ("1.1.0", "1.2.0", "1.3.0"):
+        publish_alike(world, version)
+    first, second = (
+        Having("stable", ((TOKENIZER, version),), None) for version in ("1.1.0", "1.2.0")
+    )
+    stranger = Having("stable", (), None)
+    whole = chosen(world, models=(TOKENIZER,), have=(first,))
+    assert not whole.patched
+    for have in ((first,), (second,), (first, second)):
+        made = with_patches(world, *have)
+        assert len(made.patched) == 1
+        assert made.weights < whole.weights / 10
+        small = [f for f in made.bundle.files if f.path.startswith("blobs/")]
+        assert all(file.blob.length < 10_000 for file in small)
+    # A device that has none of it takes the compressed file: that one serves no patch's purpose.
+    mixed = with_patches(world, first, second, stranger)
+    assert mixed.weights > with_patches(world, stranger).weights - 1
+    assert mixed.weights < whole.weights * 1.1
+
+
+def test_a_patch_is_carried_to_a_device_and_applied(world: World, tmp_path: Path) -> None:
+    publish_alike(world, "1.1.0")
+    whole, stick = tmp_path / "whole", tmp_path / "stick"
+    write_folder(world.storage, chosen(world).bundle, whole)
+    assert world.client_here("import", None, str(whole)).json["outcome"] == "updated"
+    table = publish_alike(world, "1.2.0")
+    file = tmp_path / "status.json"
+    file.write_text(world.client_here("status").out)
+    made = with_patches(world, Having.read(file))
+    assert made.patched
+    write_folder(world.storage, made.bundle, stick)
+    done = world.client_here("import", None, str(stick))
+    assert done.json["running"][TOKENIZER] == "1.2.0", done
+    assert done.json["how"]["patch"] == 1
+    assert world.read_model(TOKENIZER)[1]["tokenizer.json"] == table
 
 
 # --- what is written
