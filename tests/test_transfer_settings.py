@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelward import update
+from modelward import bring
 from modelward.config import from_settings
 from modelward.config.transfer import TransferSettings
 from modelward.device import Device
@@ -105,8 +105,8 @@ def test_large_files_wait_for_their_time(tmp_path):
         }
         return Device(from_settings(tmp_path, settings), clock=lambda: noon)
 
-    update._check_window(device())
-    update._check_window(device(around))
+    bring._check_window(device())
+    bring._check_window(device(around))
     with pytest.raises(Unavailable, match="large files are fetched at") as problem:
-        update._check_window(device(before))
+        bring._check_window(device(before))
     assert problem.value.gate is Gate.FETCH

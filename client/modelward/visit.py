@@ -1,0 +1,196 @@
+"""Gates 5 to 8 for all models of a device at once: what may move, what has to move with it.
+
+`modelward.trust.rollout` decides for one model, `modelward.examine` judges one release. This is
+what depends on the device as a whole: pins, failures, kept slots, components.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from modelward.device import Device
+from modelward.errors import Gate, Refused
+from modelward.examine import Examined, examine
+from modelward.formats import release as releases
+from modelward.formats.channel import Channel
+from modelward.formats.floors import Floors
+from modelward.formats.installed import Installed, Slot
+from modelward.formats.journal import Journal, Pin
+from modelward.formats.policy import FleetPolicy
+from modelward.formats.release import Blob
+from modelward.transfer import fetch
+from modelward.transfer.sources import Sources
+from modelward.trust.repository import Repository
+from modelward.trust.rollout import Decision
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One device's visit to one state of a repository.
+
+    Attributes:
+        repository: The repository, refreshed.
+        fleet: Policy for the fleet.
+        channel: What is offered.
+        installed: What is installed.
+        journal: What failed on this device, and what it was told.
+        device: The device.
+        sources: Where small blobs come from.
+        floors: The least that is accepted.
+        now: Trusted time.
+    """
+
+    repository: Repository
+    fleet: FleetPolicy
+    channel: Channel
+    installed: Installed
+    journal: Journal
+    device: Device
+    sources: Sources
+    floors: Floors
+    now: datetime
+
+    def held_back(self, model: str, decision: Decision, *, retry: bool) -> Decision:
+        """Return the decision, unless this device holds it back: by a pin, or after a failure."""
+        if decision.version is None or self._is_installed(model, decision.version):
+            return decision
+        pin = self._pin(model)
+        if pin:
+            return Decision(None, f"it is held at {pin.slot.version}: {pin.reason}")
+        digest = self._digest(model, decision.version)
+        failure = self.journal.failed.get(digest) if digest else None
+        if failure and failure.blocks(self.now) and not retry:
+            return Decision(None, str(failure))
+        return decision
+
+    def _pin(self, model: str) -> Pin | None:
+        """Return what holds a model where it is; what is revoked is not held."""
+        pin, entry = self.journal.pins.get(model), self.channel.models.get(model)
+        if pin is None or pin.slot != self.installed.active.get(model):
+            return None
+        return None if entry and pin.slot.version in entry.revoked else pin
+
+    def kept(self, wanted: Mapping[str, str]) -> dict[str, Slot]:
+        """Return the slots to go back to: of models whose running version was revoked.
+
+        A release that ran here was verified and approved. Its counter lies below the floor, but
+        that concerns what comes over the network.
+        """
+        found = {}
+        for model, version in wanted.items():
+            running, slot = self.installed.active.get(model), self.installed.previous.get(model)
+            revoked = running and running.version in self.channel.models[model].revoked
+            same = slot is not None and slot.version == version
+            if slot and same and revoked and self._digest(model, version) == slot.sha256:
+                found[model] = slot
+        return found
+
+    def examine_all(
+        self,
+        wanted: Mapping[str, str],
+        kept: Mapping[str, Slot],
+        passed: Callable[[Gate, str], None],
+    ) -> dict[str, Examined]:
+        """Examine each release that is wanted and not here, and the components it pins.
+
+        Args:
+            wanted: Versions by model.
+            kept: Those of them that are slots to go back to.
+            passed: Is told what each gate finds.
+
+        Raises:
+            Refused: A gate said no.
+            Unavailable: Something could not be had.
+        """
+        found: dict[str, Examined] = {}
+        queue = {model: version for model, version in wanted.items() if model not in kept}
+        chosen = dict(wanted)
+        while queue:
+            model, version = queue.popitem()
+            if self._is_installed(model, version):
+                continue
+            found[model] = self._examine(model, version)
+            for gate, finding in found[model].findings:
+                passed(gate, f"{model} {version}: {finding}")
+            for component, pinned in found[model].release.requires.components:
+                self._check_wanted(model, component)
+                if chosen.setdefault(component, pinned) != pinned:
+                    raise Refused(
+                        Gate.RELEASE,
+                        f"{model} {version} needs {component} {pinned}, but "
+                        f"{chosen[component]} is meant for this device",
+                        "release both so that they agree",
+                    )
+                if component not in found and component not in kept:
+                    queue[component] = pinned
+        self._check_held(found)
+        moving = {model: item.release.version for model, item in found.items()}
+        moving |= {model: slot.version for model, slot in kept.items()}
+        self._check_components(moving, kept)
+        return found
+
+    def _check_wanted(self, model: str, component: str) -> None:
+        """Refuse a component that this device is not meant to run (attack row 9)."""
+        models = self.device.config.models
+        if models and component not in models:
+            raise Refused(
+                Gate.POLICY,
+                f"{model} needs the model {component}, which this device is not configured for",
+                f"add {component!r} to `models` in modelward.toml if it is to run here",
+            )
+
+    def _is_installed(self, model: str, version: str) -> bool:
+        slot = self.installed.active.get(model)
+        return slot is not None and self._digest(model, version) == slot.sha256
+
+    def _digest(self, model: str, version: str) -> str | None:
+        """Return the digest of a release's document, as its role signed it."""
+        info = self.repository.target_info(releases.target_path(model, version))
+        return info.hashes.get("sha256") if info else None
+
+    def _examine(self, model: str, version: str) -> Examined:
+        slot = self.installed.active.get(model)
+        return examine(
+            self.repository,
+            self.fleet,
+            model,
+            version,
+            fetch_blob=self._small_blob,
+            facts=self.device.facts,
+            floor=self.floors.least(model, slot.counter if slot else None),
+            now=self.now,
+        )
+
+    def _small_blob(self, blob: Blob) -> bytes:
+        data = self.device.store.read(blob) if self.device.store.has(blob) else None
+        if data is None:
+            data = fetch.fetch_small(self.sources, blob)
+        return data
+
+    def _check_held(self, found: Mapping[str, Examined]) -> None:
+        """Refuse to move a component that the operator holds where it is."""
+        for model, item in found.items():
+            pin = self._pin(model)
+            if pin:
+                raise Refused(
+                    Gate.RELEASE,
+                    f"{model} {item.release.version} is needed, but {model} is held at "
+                    f"{pin.slot.version}: {pin.reason}",
+                    f"run `modelward unpin {model}` if it may move",
+                )
+
+    def _check_components(self, moving: Mapping[str, str], kept: Mapping[str, Slot]) -> None:
+        """Refuse to break a model that stays by moving a component that it needs."""
+        for model, running in self.installed.active.items():
+            if model in moving and model not in kept:
+                continue
+            slot = kept.get(model, running)
+            release, _ = self.device.slots.release(model, slot)
+            for component, needed in release.requires.components:
+                if moving.get(component, needed) != needed:
+                    raise Refused(
+                        Gate.RELEASE,
+                        f"{model} {slot.version} needs {component} {needed}, which would become "
+                        f"{moving[component]}",
+                        f"release a {model} for the new {component} too",
+                    )
