@@ -18,6 +18,7 @@ withheld     it learned of nothing new  no notice  it changed nothing and said n
 fell back    it noticed, raised the alarm and served the version before
 rolled back  it tried it in a process of its own, and goes on with the version before
 no harm      it noticed, said so, and installed what was approved
+readable     a program that had the model open went on reading what was approved
 ACCEPTED     it runs what the attacker wanted     -  the attack does not exist for it
 Measured in this run. The cases are in tests/attacks/, the rows in docs/threat-model.md."""
 

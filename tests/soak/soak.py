@@ -118,7 +118,11 @@ class Soak:
             self._url = url
             installed = self._world.client("update", None, "--repository", url)
             self._expect(installed.code == 0, f"the first update failed: {installed.err}")
-            with self._running(self._publish_on), self._reading():
+            with (
+                self._running(self._publish_on),
+                self._reading(),
+                suppress(KeyboardInterrupt),  # which leaves as many as there were
+            ):
                 for done in range(cycles):
                     self._cycle()
                     progress(done + 1)
