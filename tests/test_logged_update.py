@@ -15,7 +15,6 @@ from xml.etree import ElementTree as ET
 import pytest
 from tuf.api.metadata import Metadata, Timestamp
 
-from modelward.device import FloorStore
 from modelward.errors import ExitCode
 from modelward.formats.report import read_envelope
 from modelward.formats.tlog_proof import TimestampProof, TlogProof
@@ -163,7 +162,7 @@ def test_repository_that_had_no_log(tmp_path, witnesses):
     world = World.build(tmp_path)
     with world.serve() as server:
         assert world.client_here("status").json["log"] is None
-        logged = LoggedWorld(world.place, world.home, world.offered, witnesses)
+        logged = LoggedWorld(world.place, world.home, world.offered, witnesses=witnesses)
         logged.name_new_log()
         done = world.client_here("update", server)
         assert (done.code, done.json["outcome"]) == (ExitCode.DONE, "unchanged")
@@ -199,7 +198,7 @@ def test_cut_after_the_log_was_remembered(world, client, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         if where == "floors":
-            patch.setattr(FloorStore, "save", cut)
+            patch.setattr("modelward.install.trial.Trials.commit", cut)
         else:
             patch.setattr("modelward.install.slots.Slots.switch", cut)
         assert client("update").code == 130

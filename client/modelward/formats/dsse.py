@@ -47,7 +47,7 @@ class Envelope:
         document: str,
         data: bytes,
         payload_type: str = PAYLOAD_TYPE,
-        cap: int = ENVELOPE_CAP,
+        cap: int | None = None,
     ) -> "Envelope":
         """Parse one envelope.
 
@@ -55,11 +55,12 @@ class Envelope:
             document: What to call it in errors.
             data: The envelope.
             payload_type: What kind of document it must hold.
-            cap: Most bytes that it may have.
+            cap: Most bytes that it may have; None for `ENVELOPE_CAP`.
 
         Raises:
             FormatError: Either layer breaks its format, or two signatures claim one key.
         """
+        cap = ENVELOPE_CAP if cap is None else cap
         fields = strict.Fields(document, strict.load(document, data, cap))
         if fields.any("payloadType") != payload_type:
             raise fields.wrong("payloadType", f"must be {payload_type!r}")

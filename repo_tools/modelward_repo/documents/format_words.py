@@ -7,6 +7,7 @@ from typing import Any
 from modelward.formats import channel as channels
 from modelward.formats import floors, policy, release, strict, ticket
 from modelward.formats.channel import Channel, Rollout
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.policy import FleetPolicy, Key, ModelPolicy
 from modelward.formats.release import Release
@@ -242,6 +243,25 @@ def describe_key(data: bytes) -> Description:
          "that anybody holds its private half: `modelward-repo key test` shows that"),
         ("its id is the hash of the key",),
     )  # fmt: skip
+
+
+def describe_chunks(data: bytes) -> Description:
+    """Describe a chunk index.
+
+    Raises:
+        FormatError: It is ill-formed.
+    """
+    found = ChunkIndex.parse(data)
+    longest = max((chunk.length for chunk in found), default=0)
+    return Description(
+        "chunk index",
+        (
+            f"{len(found)} chunks of at most {longest} bytes, of a file of {found.length} bytes.",
+            f"  the whole file: sha256 {found.sha256}",
+        ),
+        ("that the chunks are those of that file: a device hashes the whole file as well", _WHO),
+        content={"length": found.length, "sha256": found.sha256, "chunks": len(found)},
+    )
 
 
 def describe_unknown(content: Mapping[str, Any]) -> Description:

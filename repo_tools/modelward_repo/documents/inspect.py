@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modelward.errors import FormatError, UsageError
-from modelward.formats import dsse, strict
+from modelward.formats import chunks, dsse, strict
 from modelward_repo.documents import format_words, in_toto_words, tuf_words
 from modelward_repo.documents.description import Description
 
@@ -68,6 +68,8 @@ def describe(data: bytes, name: str, now: datetime) -> Description:
             (("that it can be opened, or which public key it belongs to: "
              "`modelward-repo key test` shows that"),),
         )  # fmt: skip
+    if data.startswith(chunks.SCHEMA):
+        return format_words.describe_chunks(data)
     if b"\n{" in data.strip():  # several documents, one a line
         return in_toto_words.describe_evidence(data)
     content = _parse(data, name)
