@@ -97,7 +97,7 @@ class Thief(Attacker):
         bundle = self.read_bundle(honest)
         ticket = json.loads(bundle["ticket.json"]) | {"version": "6.6.6", "counter": 1000}
         text = json.dumps(ticket, sort_keys=True, separators=(",", ":")) + "\n"
-        bundle |= {"model.onnx": b"poisoned weights", "ticket.json": text.encode()}
+        bundle |= {"model.json": b'{"weights":"poisoned"}', "ticket.json": text.encode()}
         evidence = self.read_evidence(honest)
         if forge:
             files = {f"bundle/{path}": data for path, data in bundle.items()}
@@ -342,7 +342,7 @@ class Drill:
         self.release += 1
         folder = self.stage.place / "folder"
         folder.mkdir(exist_ok=True)
-        (folder / "model.onnx").write_bytes(f"weights of {version}".encode())
+        (folder / "model.json").write_text(json.dumps({"weights": version}))
         self.run("release", MODEL, version, "folder", "-r", "repository", show=False)
         return version
 

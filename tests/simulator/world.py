@@ -188,13 +188,17 @@ class World:
     def found(self) -> None:
         """Make a repository without any release."""
         policy = self.place / "policy.toml"
-        text = (ROOT / "metadata/meter-reader.toml").read_text("utf-8") + self.log_policy()
+        text = self.policy() + self.log_policy()
         text = text.replace('formats = ["onnx",', 'formats = ["onnx", "safetensors", "gguf",')
         policy.write_text(text.replace('"../layouts', f'"{ROOT}/layouts'), "utf-8")
         ring = KeyRing(self.keys, no_passphrase, lambda: None)
         create_repository(self.repository, Plan.load(policy), ring, now())
         policy.write_text(policy.read_text("utf-8") + POLICY, "utf-8")
         add_model(self.storage, Plan.load(policy), TOKENIZER, ring, now())
+
+    def policy(self) -> str:
+        """Return the trust policy."""
+        return (ROOT / "metadata/meter-reader.toml").read_text("utf-8")
 
     def log_policy(self) -> str:
         """Return what the trust policy says of a log: there is none."""

@@ -140,7 +140,7 @@ def test_whatever_else_goes_wrong(site: Site, monkeypatch: pytest.MonkeyPatch) -
     """A damaged file, a bug, a disk: the watch outlives it."""
     timestamp = site.directory / "metadata/timestamp.json"
     good = timestamp.read_bytes()
-    world = World(site, DAY)
+    world = World(site, 20 * HOUR)
     world.events = {
         5 * HOUR: lambda: timestamp.write_bytes(b"{"),
         7 * HOUR: lambda: timestamp.write_bytes(good),
