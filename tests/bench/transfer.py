@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 LAUNCHER = (sys.executable, "-S", str(Path(__file__).with_name("launch.py")))
 PEERS = str(ROOT / ".venv-bench/bin/python")
 MEMORY = Path("/dev/shm")
-PLOT = ROOT / "docs/transfer.svg"
+PLOT = ROOT / "docs/plots/transfer.svg"
 GIB = 1 << 30
 NGINX = """
 worker_processes 1; daemon off; pid {place}/pid; error_log {place}/errors;
