@@ -118,11 +118,17 @@ class Attacker:
         }
         return sign(dsse.Envelope.unsigned(content), signer)
 
-    def swap_blob(self, old: bytes, new: bytes) -> None:
-        """Serve other bytes under an honest digest."""
-        path = self._blob(hashlib.sha256(old).hexdigest())
-        path.chmod(0o644)
-        path.write_bytes(new)
+    def swap_file(self, version: str, name: str, new: bytes) -> None:
+        """Serve other bytes for a file of a release, by whatever way a device comes by it."""
+        release, _ = self._honest(version)
+        file = release.file(name)
+        if file is None:
+            raise SystemExit(f"{version} has no {name}")
+        ways = [patch.blob for patch in release.patches if patch.to == file.blob.sha256]
+        for blob in (file.blob, *ways):
+            path = self._blob(blob.sha256)
+            path.chmod(0o644)
+            path.write_bytes(new)
 
     def replay(self, old_repository: Path) -> None:
         """Serve the repository as it was."""

@@ -144,7 +144,7 @@ def attacks(bad: Path) -> list[Attack]:
 
     def swapped_weights(attacker: Attacker) -> None:
         honest = attacker.read_bundle("1.1.0")["model.onnx"]
-        attacker.swap_blob(honest, honest[:-1] + b"!")
+        attacker.swap_file("1.1.0", "model.onnx", honest[:-1] + b"!")
 
     def strangers(attacker: Attacker) -> None:
         bundle = renamed(attacker, poison(attacker), "6.6.6")
