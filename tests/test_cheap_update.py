@@ -3,9 +3,8 @@
 Real weights, small: a megabyte of floats, fine-tuned or with another head.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from werkzeug.wrappers import Response
@@ -27,25 +26,14 @@ def bundle(version: str, weights: bytes) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def first_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def quiet_world(quiet_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world whose device runs 1.1.0, a megabyte of weights."""
-    world = World.build(tmp_path_factory.mktemp("world"))
+    world = quiet_world.copy(tmp_path_factory.mktemp("cheap"))
     world.publish("1.1.0", bundle=bundle("1.1.0", onnx_of(FIRST)), cheaply=True)
     with world.serve() as server:
         done = world.client_here("update", server)
         assert done.json["how"] == {"compressed": 1, "whole": 1}, done
     return world
-
-
-@pytest.fixture
-def world(first_world: World, tmp_path: Path) -> World:
-    return first_world.copy(tmp_path / "world")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with world.serve() as server:
-        yield server
 
 
 def publish(world: World, version: str, weights: bytes) -> Release:
@@ -237,6 +225,6 @@ def test_a_device_that_knows_no_patches_takes_the_release(
     assert update(world, server).json["how"] == {"whole": 2}
 
 
-def test_the_same_world_again(first_world: World):
+def test_the_same_world_again(quiet_world: World):
     """What these tests share was not changed by any of them."""
-    assert replace(first_world).read_model(MODEL)[0] == "1.1.0"
+    assert replace(quiet_world).read_model(MODEL)[0] == "1.1.0"

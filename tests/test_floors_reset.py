@@ -18,18 +18,12 @@ SIGNERS = ("alice/root", "bob/root")
 
 
 @pytest.fixture
-def world(quiet_world: World, tmp_path) -> World:
+def world(world: World) -> World:
     """A world in which a thief of every online key and of CI burned the model's counters."""
-    world = quiet_world.copy(tmp_path / "world")
     shutil.copytree(world.repository, world.place / "backup")
     chain = replace(world.chain("1.1.0"), counter=MAX_INT)
     Thief(world, PUBLISHER).publish("1.1.0", chain.content, chain.evidence)
     return world
-
-
-@pytest.fixture(scope="session")
-def quiet_world(tmp_path_factory) -> World:
-    return World.build(tmp_path_factory.mktemp("world"))
 
 
 def ceremony(world: World, *changes) -> None:

@@ -35,8 +35,8 @@ SLOW = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World.build(tmp_path_factory.mktemp("world"))
+def world(quiet_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return quiet_world.copy(tmp_path_factory.mktemp("lean"))
 
 
 @pytest.fixture

@@ -21,24 +21,13 @@ PASS, FAIL = [sys.executable, "-c", "pass"], [sys.executable, "-c", "raise Syste
 
 
 @pytest.fixture(scope="session")
-def quiet_world(tmp_path_factory) -> World:
+def quiet_world(quiet_world, tmp_path_factory) -> World:
     """A world whose device runs 1.1.0 and may fall back to 1.0.0."""
-    world = World.build(tmp_path_factory.mktemp("world"))
+    world = quiet_world.copy(tmp_path_factory.mktemp("local"))
     world.publish("1.1.0")
     with world.serve() as server:
         assert world.client_here("update", server).code == ExitCode.DONE
     return world
-
-
-@pytest.fixture
-def world(quiet_world, tmp_path) -> World:
-    return quiet_world.copy(tmp_path / "world")
-
-
-@pytest.fixture
-def server(world):
-    with world.serve() as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ What is refused is in tests/attacks/test_log.py, what gate 4 does alone in tests
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,49 +22,22 @@ from modelward.trust.report import device_key
 from modelward_repo.fleet.store import Fleet
 from modelward_repo.publish.ledger import Waiting
 from modelward_repo.publish.refresh import refresh, resume
-from tests.simulator.ledger import WITNESSES, LoggedWorld, LogThief, Witnesses
+from tests.simulator.ledger import WITNESSES, LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Server, status
-from tests.simulator.world import MODEL, Done, World, clean_environment, now
+from tests.simulator.world import MODEL, Client, Done, World, clean_environment, now
 
 
-@pytest.fixture(scope="module")
-def witnesses() -> Iterator[Witnesses]:
-    with Witnesses() as witnesses:
-        yield witnesses
-
-
-@pytest.fixture(scope="module")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> LoggedWorld:
-    place = tmp_path_factory.mktemp("logged")
-    return LoggedWorld(place, place, witnesses=witnesses).populate()
+@pytest.fixture(scope="session")
+def quiet_world(quiet_logged_world: LoggedWorld) -> LoggedWorld:
+    return quiet_logged_world
 
 
 @pytest.fixture
-def world(quiet_world: LoggedWorld, tmp_path: Path) -> Iterator[LoggedWorld]:
+def world(world: LoggedWorld) -> Iterator[LoggedWorld]:
     """A world whose device runs 1.0.0 and has seen a log of 7 leaves."""
-    yield quiet_world.copy(tmp_path / "world")
-    quiet_world.witnesses.be_honest()
-
-
-@pytest.fixture
-def server(world: LoggedWorld) -> Iterator[Server]:
-    with world.serve() as server:
-        yield server
-
-
-Client = Callable[..., Done]
-
-
-@pytest.fixture
-def client(world: LoggedWorld, server: Server) -> Client:
-    """Runs a command of the device, against the server if the command needs one."""
-
-    def run(command: str, *options: str, as_json: bool = True) -> Done:
-        asks = server if command in ("update", "check") else None
-        return world.client_here(command, asks, *options, as_json=as_json)
-
-    return run
+    yield world
+    world.witnesses.be_honest()
 
 
 def size(client: Client) -> int:

@@ -16,7 +16,7 @@ from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
 from modelward.install import neighbours as found
 from modelward.serve import run
-from tests.simulator.ledger import LoggedWorld, LogThief, Witnesses
+from tests.simulator.ledger import LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Server, instead
 from tests.simulator.world import MODEL, World
@@ -24,34 +24,15 @@ from tests.simulator.world import MODEL, World
 NOWHERE = "http://127.0.0.1:9"  # refused at once
 
 
-@pytest.fixture(scope="module")
-def witnesses() -> Iterator[Witnesses]:
-    with Witnesses() as witnesses:
-        yield witnesses
-
-
-@pytest.fixture(scope="module")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> LoggedWorld:
-    place = tmp_path_factory.mktemp("logged")
-    return LoggedWorld(place, place, witnesses=witnesses).populate()
-
-
-@pytest.fixture
-def world(quiet_world: LoggedWorld, tmp_path: Path) -> LoggedWorld:
-    """The repository, and the device that updates."""
-    return quiet_world.copy(tmp_path / "world")
+@pytest.fixture(scope="session")
+def quiet_world(quiet_logged_world: LoggedWorld) -> LoggedWorld:
+    return quiet_logged_world
 
 
 @pytest.fixture
 def twin(quiet_world: LoggedWorld, tmp_path: Path) -> LoggedWorld:
     """The other device, which serves; its copy of the repository is the one of before."""
     return quiet_world.copy(tmp_path / "twin")
-
-
-@pytest.fixture
-def server(world: LoggedWorld) -> Iterator[Server]:
-    with world.serve() as server:
-        yield server
 
 
 @contextmanager

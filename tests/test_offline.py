@@ -23,18 +23,6 @@ from tests.simulator.world import Done, World, now
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
-@pytest.fixture(scope="module")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world to copy, not to change."""
-    return World.build(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(quiet_world: World, tmp_path: Path) -> World:
-    """A world of this test's own."""
-    return quiet_world.copy(tmp_path / "world")
-
-
 def export(world: World, *options: str, to: str = "stick") -> tuple[Path, Any]:
     """Run the exporter; return where the bundle is, and what it said."""
     target = world.place / to

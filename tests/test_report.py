@@ -4,9 +4,7 @@ import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -25,27 +23,10 @@ from modelward.transfer.network import Network
 from modelward.transfer.post import post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
-from tests.simulator.server import Server, instead
+from tests.simulator.server import instead
 from tests.simulator.world import MODEL, World, now
 
 PERIOD = timedelta(days=1)
-
-
-@pytest.fixture(scope="module")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World.build(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(quiet_world: World, tmp_path: Path) -> World:
-    """A world whose device runs 1.0.0, and could not send its report on that yet."""
-    return quiet_world.copy(tmp_path / "world")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with world.serve() as server:
-        yield server
 
 
 @pytest.fixture

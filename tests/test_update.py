@@ -8,9 +8,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -27,37 +26,6 @@ from tests.simulator.world import MODEL, TOKENIZER, Done, World, bundle_of, now
 
 BLOBS = "/blobs/"
 NEEDS_TOKENIZER = Requirements(components=((TOKENIZER, "1.0.0"),))
-
-
-@pytest.fixture(scope="session")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World.build(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(quiet_world: World, tmp_path: Path) -> World:
-    """A world whose device runs 1.0.0."""
-    return quiet_world.copy(tmp_path / "world")
-
-
-@pytest.fixture
-def server(world: World) -> Iterator[Server]:
-    with world.serve() as server:
-        yield server
-
-
-Client = Callable[..., Done]
-
-
-@pytest.fixture
-def client(world: World, server: Server) -> Client:
-    """Runs a command of the device, against the server if the command needs one."""
-
-    def run(command: str, *options: str, as_json: bool = True) -> Done:
-        asks = server if command in ("update", "check") else None
-        return world.client_here(command, asks, *options, as_json=as_json)
-
-    return run
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world in which nothing bad has happened yet: to copy, not to change."""
-    world = World.build(tmp_path_factory.mktemp("world"))
+def quiet_world(quiet_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world in which nothing bad has happened yet, and in which peers live, too."""
+    world = quiet_world.copy(tmp_path_factory.mktemp("peers"))
     with world.serve() as server:
         for peer in peers(world):
             peer.update(server.url)

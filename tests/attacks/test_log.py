@@ -17,26 +17,21 @@ from modelward.trust.split_view import Verdict, judge
 from modelward_repo.publish.staging import Staging
 from modelward_repo.roles.policy import CHANNELS
 from tests.attacks.scene import Record, Scene
-from tests.simulator.ledger import LOG, ORIGIN, LoggedWorld, LogThief, Witnesses
+from tests.simulator.ledger import LOG, ORIGIN, LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Endless, Server, instead, status
 from tests.simulator.thief import PUBLISHER, SERVER, TIMESTAMP, poison, restore
-from tests.simulator.world import World, now
+from tests.simulator.world import now
 
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="session")
-def witnesses() -> Iterator[Witnesses]:
-    with Witnesses() as witnesses:
-        yield witnesses
-
-
-@pytest.fixture(scope="session")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> World:
+def quiet_world(
+    quiet_logged_world: LoggedWorld, tmp_path_factory: pytest.TempPathFactory
+) -> LoggedWorld:
     """A world with a log, in which nothing bad has happened yet."""
-    place = tmp_path_factory.mktemp("logged")
-    world = LoggedWorld(place, place, witnesses=witnesses).populate()
+    world = quiet_logged_world.copy(tmp_path_factory.mktemp("peers"))
     with world.serve() as server:
         Scene(world, server, server, lambda *_: None).everyone_updates()
     return world

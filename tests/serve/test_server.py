@@ -21,21 +21,14 @@ from modelward.serve import run
 from modelward.serve.guard import MOST_EACH, Guard
 from modelward.serve.server import Server
 from modelward.serve.shelf import Shelf
-from tests.simulator.ledger import LoggedWorld, Witnesses
+from tests.simulator.ledger import LoggedWorld
 from tests.simulator.world import World
 
 
 @pytest.fixture(scope="module")
-def witnesses() -> Iterator[Witnesses]:
-    with Witnesses() as witnesses:
-        yield witnesses
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, witnesses: Witnesses) -> LoggedWorld:
+def world(tmp_path_factory: pytest.TempPathFactory, quiet_logged_world: LoggedWorld) -> LoggedWorld:
     """A device that serves, and has updated since it began to."""
-    place = tmp_path_factory.mktemp("logged")
-    world = LoggedWorld(place, place, witnesses=witnesses).populate()
+    world = quiet_logged_world.copy(tmp_path_factory.mktemp("serving"))
     (world.device / "targets").mkdir()
     world.publish("1.1.0")
     with world.serve() as server:

@@ -23,7 +23,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +119,10 @@ class Done:
     def json(self) -> Any:
         """What it printed, which must be one JSON document."""
         return json.loads(self.out)
+
+
+Client = Callable[..., Done]
+"""Runs a command of the device."""
 
 
 @dataclass

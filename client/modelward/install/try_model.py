@@ -186,6 +186,7 @@ if __name__ == "__main__":
         sys.stderr.flush()
         os._exit(os.EX_TEMPFAIL)
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises is a finding
-        sys.stderr.write(f"{type(error).__name__}: {str(error).splitlines()[0][:500]}\n")
+        why = (str(error).splitlines() or [""])[0]
+        sys.stderr.write(f"{type(error).__name__}: {why[:500]}\n")
         sys.stderr.flush()
         os._exit(1)

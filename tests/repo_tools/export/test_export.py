@@ -26,18 +26,6 @@ STATUS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def quiet_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A world to copy, not to change."""
-    return World.build(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture
-def world(quiet_world: World, tmp_path: Path) -> World:
-    """A world of this test's own."""
-    return quiet_world.copy(tmp_path / "world")
-
-
 def chosen(world: World, **wanted: Any) -> Chosen:
     return choose(world.storage, Wanted("stable", **wanted), now())
 
