@@ -131,7 +131,7 @@ def test_indexes_are_kept_for_as_long_as_their_files(world: World, server: Serve
     new = publish(world, "1.3.0", onnx_of(retrained_head(FIRST, 9)))
     update(world, server)
     store = world.device / "store"
-    names = {path.name for path in store.glob("??/*")}
+    names = {path.name for path in store.iterdir()}
     for release in (old, new):
         index = next(file.chunks for file in release.files if file.path == "model.onnx")
         assert index
@@ -141,7 +141,7 @@ def test_indexes_are_kept_for_as_long_as_their_files(world: World, server: Serve
     update(world, server)
     index = next(file.chunks for file in old.files if file.path == "model.onnx")
     assert index
-    assert not list(store.glob(f"??/{index.sha256}"))
+    assert not (store / index.sha256).exists()
 
 
 @pytest.mark.parametrize("memory", ['"64 MiB"', "1000"])

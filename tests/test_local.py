@@ -251,8 +251,7 @@ def test_hotfix_during_a_trial(world, run):
 
 def test_gc(world, run):
     name = digest(b"stray")
-    stray = world.device / "store" / name[:2] / name
-    stray.parent.mkdir(exist_ok=True)
+    stray = world.device / "store" / name
     stray.write_bytes(bytes(10_000))
     found = run("gc", "--dry-run")
     assert found["paths"] == [str(stray.relative_to(world.device))]

@@ -66,7 +66,7 @@ def overwrite(path: Path, data: bytes = b"poison") -> None:
 
 
 def in_store(path: Path) -> Path:
-    return next(each for each in path.parents[4].glob("store/*/*") if each.samefile(path))
+    return next(each for each in path.parents[4].glob("store/*") if each.samefile(path))
 
 
 def remove(path: Path) -> None:
@@ -100,9 +100,8 @@ LOCAL: dict[str, Callable[[World], object]] = {
     ),
     "a blob is a pipe": lambda w: replace_by(in_store(slot(w) / "files/model.onnx"), os.mkfifo),
     "a blob is a folder": lambda w: replace_by(in_store(slot(w) / "files/model.onnx"), Path.mkdir),
-    "a blob that nothing needs": lambda w: (
-        (w.device / "store/ab").mkdir(exist_ok=True)
-        or (w.device / "store/ab" / ("ab" * 32)).write_bytes(b"poison")
+    "a blob that nothing needs": lambda w: (w.device / "store" / ("ab" * 32)).write_bytes(
+        b"poison"
     ),
     "a file is a folder": lambda w: replace_by(slot(w) / "files/model.onnx", Path.mkdir),
     "a file is a pipe": lambda w: replace_by(slot(w) / "files/model.onnx", os.mkfifo),

@@ -88,7 +88,7 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 def _in_store(path: Path) -> Path:
     store = path.parents[4] / "store"
-    (found,) = (each for each in store.glob("*/*") if each.samefile(path))
+    (found,) = (each for each in store.glob("*") if each.samefile(path))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,11 @@ from modelward.install.opened import Folder
 from modelward.install.partial import FOLDER, JOURNAL, Partial
 from modelward.trust.model_format import Reader
 
+_DIGEST = re.compile("[0-9a-f]{64}")
+
 
 class Store:
-    """Blobs by digest.
+    """Blobs by digest, all in one directory: a device has hundreds at most.
 
     Args:
         root: The store's directory.
@@ -27,7 +30,7 @@ class Store:
 
     def path(self, sha256: str) -> Path:
         """Return where a blob is, or would be."""
-        return self._root / _place(sha256)
+        return self._root / sha256
 
     def has(self, blob: Blob) -> bool:
         """Tell whether a blob of that length is here. Its content is checked when it is used."""
@@ -84,7 +87,7 @@ class Store:
     def look(self, sha256: str) -> Look:
         """Return how a blob that is here looks on disk."""
         with Folder(self._root) as folder:
-            return folder.look(_place(sha256))
+            return folder.look(sha256)
 
     def link(self, blob: Blob, copy: Path) -> None:
         """Take an intact copy, by hard link, for a blob that is missing or damaged."""
@@ -107,7 +110,7 @@ class Store:
         """Return a small blob's content if it is here and intact, else None."""
         try:
             with Folder(self._root) as folder:
-                data = folder.read(_place(blob.sha256), blob.length)
+                data = folder.read(blob.sha256, blob.length)
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == blob.sha256 else None
@@ -126,7 +129,7 @@ class Store:
         """Tell whether a blob is here and is what its name says."""
         try:
             with Folder(self._root) as folder:
-                return folder.digest(_place(blob.sha256)) == blob.sha256
+                return folder.digest(blob.sha256) == blob.sha256
         except OSError:
             return False
 
@@ -137,10 +140,8 @@ class Store:
     def digests(self) -> Iterator[str]:
         """Yield the digest of every blob that is here."""
         if self._root.is_dir():
-            for folder in sorted(self._root.iterdir()):
-                if folder.is_dir() and len(folder.name) == 2:  # noqa: PLR2004 - ab/ab12..
-                    yield from (path.name for path in sorted(folder.iterdir())
-                                if not path.name.startswith("."))  # fmt: skip
+            names = sorted(path.name for path in self._root.iterdir())
+            yield from filter(_DIGEST.fullmatch, names)
 
     def lengths(self) -> dict[str, int]:
         """Return the length in bytes of every blob that is here, by digest."""
@@ -148,15 +149,10 @@ class Store:
 
     def sweep(self) -> None:
         """Remove what interrupted writes left behind."""
-        if self._root.is_dir():
-            for folder in self._root.iterdir():
-                fsops.sweep(folder)
+        for folder in (self._root, self._root / FOLDER):
+            fsops.sweep(folder)
 
     def free(self) -> int:
         """Return the free bytes of the store's file system that this user may fill."""
         status = os.statvfs(self._root)
         return status.f_bavail * status.f_frsize
-
-
-def _place(sha256: str) -> str:
-    return f"{sha256[:2]}/{sha256}"
