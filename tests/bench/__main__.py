@@ -20,6 +20,7 @@ BENCHMARKS = (
     "check",
     "load",
     "transfer",
+    "transfer_tls",
     "switch",
 )
 

@@ -44,9 +44,12 @@ http {{
   access_log off; sendfile on; keepalive_requests 1000000;
   client_body_temp_path {place}/1; proxy_temp_path {place}/2; fastcgi_temp_path {place}/3;
   uwsgi_temp_path {place}/4; scgi_temp_path {place}/5;
-  server {{ listen 127.0.0.1:{port}; root {place}/www; }}
+  server {{ listen 127.0.0.1:{port}{tls}; root {place}/www; }}
 }}
 """
+TLS = (
+    " ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}; ssl_protocols TLSv1.3"
+)
 Taken = dict[str, float]
 
 
@@ -58,9 +61,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     with TemporaryDirectory(dir=ROOT, prefix=".bench-") as folder, _memory() as memory:
         place = Path(folder)
-        file, sha256 = _make_file(place / "www", options.mib)
+        file, sha256 = make_file(place / "www", options.mib)
         make_tuf_metadata(place / "www", file)
-        with _nginx(place) as url:
+        with nginx(place) as url:
             disks = {"disk": place / "to", "RAM disk": memory / "to"}
             names = list(_commands(url, sha256, options.mib, place))
             taken: dict[str, dict[str, list[Taken]]] = {
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> None:
                 for disk, to in disks.items():
                     (to.parent / "www").exists() or (to.parent / "www").symlink_to(place / "www")
                     for name, command in _commands(url, sha256, options.mib, to).items():
-                        taken[disk][name].append(_run(command, to, file))
+                        taken[disk][name].append(run(command, to, file))
                         print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
             more = _extras(url, sha256, file, place / "to", options.rounds)
     _report(taken, more, options)
@@ -96,7 +99,8 @@ def _commands(url: str, sha256: str, mib: int, to: Path) -> dict[str, list[str]]
     }
 
 
-def _run(command: list[str], to: Path, file: Path) -> Taken:
+def run(command: list[str], to: Path, file: Path) -> Taken:
+    """Run a program that brings a file to an empty folder; return what it took."""
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
     _warm(file)
@@ -122,7 +126,7 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
         for _ in range(rounds):
             for address, times in ((url, alone), (f"{url},{slow.url}", both)):
                 command = _ours(address, sha256, length, to)
-                times.append(_run(command, to, file)["seconds"])
+                times.append(run(command, to, file)["seconds"])
     finally:
         slow.close()
     return {
@@ -229,7 +233,8 @@ def _plot(best: dict[str, dict[str, Taken]]) -> str:
     )
 
 
-def _make_file(www: Path, mib: int) -> tuple[Path, str]:
+def make_file(www: Path, mib: int) -> tuple[Path, str]:
+    """Make a file of noise where a repository has it; return where, and its digest."""
     www.mkdir()
     digest = hashlib.sha256()
     with (www / "new").open("wb") as file:
@@ -260,14 +265,16 @@ def _memory() -> Iterator[Path]:
 
 
 @contextmanager
-def _nginx(place: Path) -> Iterator[str]:
+def nginx(place: Path, certificate: Path | None = None) -> Iterator[str]:
+    """Serve `www` of a place, over TLS with a certificate and its key; yield the address."""
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     missing = [name for name in ("curl", "openssl", "aria2c") if not shutil.which(name)]
     if program is None or missing:
         raise SystemExit("apt-get install nginx-light curl openssl aria2")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    (place / "nginx.conf").write_text(NGINX.format(place=place, port=port))
+    tls = TLS.format(certificate=certificate) if certificate else ""
+    (place / "nginx.conf").write_text(NGINX.format(place=place, port=port, tls=tls))
     place.chmod(0o755)
     command = [program, "-c", str(place / "nginx.conf"), "-e", str(place / "errors")]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -278,7 +285,7 @@ def _nginx(place: Path) -> Iterator[str]:
                 break
             except OSError:
                 threading.Event().wait(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' if tls else ''}://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait()
