@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+import random
 import socket
 import ssl
 import threading
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable
-from modelward.transfer.http import Http, Patience
+from modelward.transfer.http import RECORD, Http, Patience
 from modelward.transfer.network import Network, parse
 
 HASTY = Patience(connect=2, first=2, tries=1)
@@ -86,9 +87,11 @@ class Server:
         self.answer = answer
         self.requests: list[str] = []
         self.peers: list[object] = []
+        self.answered = threading.Event()
         self._context = context
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         self._listener = socket.create_server((host, 0), family=family)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # send all at once
         self.port = self._listener.getsockname()[1]
         scheme = "https" if context else "http"
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}/x"
@@ -118,6 +121,7 @@ class Server:
                         self._tunnel(connection, request.split(b" ")[1].decode())
                         return
                     connection.sendall(self.answer)
+                    self.answered.set()
 
     def _tunnel(self, connection: socket.socket, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -168,6 +172,35 @@ def test_own_authority(certified, authority):
         assert fetch(server.url, ca=authority.path) == BODY
         with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
             fetch(server.url)
+
+
+def test_all_records_that_have_come_are_read_at_once(certified, authority):
+    length = 2 * RECORD - 100  # two records with the headers: they fit into the first window
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
+    body = random.randbytes(length)
+    server = Server(head + body, server_context(certified))
+    buffer = memoryview(bytearray(2 * length))
+    with running(server), Http(HASTY, network=Network(ca=authority.path)) as http:
+        reader = http.open(server.url, 0, length, length)
+        assert server.answered.wait(10)
+        assert reader.readinto(buffer) == length
+        assert buffer[:length] == body
+        assert reader.readinto(buffer) == 0
+
+
+def test_a_stall_is_noticed_after_the_records_that_have_come(certified, authority):
+    length = 3 * RECORD
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n".encode()
+    server = Server(head + bytes(length - 1), server_context(certified))
+    buffer = memoryview(bytearray(length))
+    impatient = Patience(connect=0.2, first=2, tries=1)
+    with running(server), Http(impatient, network=Network(ca=authority.path)) as http:
+        reader = http.open(server.url, 0, length, length)
+        filled = 0
+        while filled < length - 1:
+            filled += reader.readinto(buffer[filled:])
+        with pytest.raises(Unavailable, match="timed out"):
+            reader.readinto(buffer[filled:])
 
 
 def test_certificate_of_another_host(certified, authority):

@@ -9,6 +9,7 @@ not accepted (attack row 11); no answer may drip in for ever, whichever part of 
 import http.client
 import io
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from modelward.transfer.pace import Clock, Pace, Patience, Sleep, Throttle
 __all__ = ["BLOCK", "Http", "Patience"]
 
 BLOCK = 1 << 20  # bytes
+RECORD = 1 << 14  # bytes: the most that one record of TLS holds
 MAX_REDIRECTS = 5
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "modelward"}
 _NOT_FOUND = (403, 404, 410)
@@ -280,20 +282,42 @@ _Asked = tuple[tuple[str, str], http.client.HTTPConnection, http.client.HTTPResp
 class _PacedReader(io.RawIOBase):
     """A connection's unbuffered reader, with a check before every read."""
 
-    def __init__(self, inner: io.RawIOBase, pace: Pace) -> None:
+    def __init__(self, inner: io.RawIOBase, pace: Pace, sock: socket.socket) -> None:
         self._inner = inner
         self._pace = pace
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         self._pace.check()
-        return self._inner.readinto(buffer)
+        count = self._inner.readinto(buffer)
+        if self._tls is None or not count or len(buffer) < RECORD:
+            return count
+        return count + _also_here(self._tls, memoryview(buffer)[count:])
 
     def close(self) -> None:
         self._inner.close()
         super().close()
+
+
+def _also_here(sock: ssl.SSLSocket, buffer: memoryview) -> int:
+    """Fill a buffer with what has come already; return how much that was.
+
+    TLS hands out one record at a time, and a caller that takes its turn after each is slow.
+    """
+    patience = sock.gettimeout()
+    filled = 0
+    try:
+        sock.settimeout(0)
+        while filled < len(buffer) and (count := sock.recv_into(buffer[filled:])):
+            filled += count
+    except OSError:
+        pass  # nothing more has come; or what is wrong will show when it is waited for
+    finally:
+        sock.settimeout(patience)
+    return filled
 
 
 def _paced(pace: Pace) -> type[http.client.HTTPResponse]:
@@ -302,7 +326,7 @@ def _paced(pace: Pace) -> type[http.client.HTTPResponse]:
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
-            self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace))
+            self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace, sock))
 
     return Response
 
