@@ -75,6 +75,31 @@ def test_removal_is_durable(root):
     assert durable(root, fsops.remove) == {None}
 
 
+def test_copies_are_each_old_or_new_and_durable(root):
+    def act(path: Path) -> None:
+        fsops.write_copies(path.parent, ("twin", path.name), b"new!")
+
+    assert contents(root, act) == {b"old", b"new!"}
+    assert durable(root, act) == {b"new!"}
+
+
+def test_a_tree_is_whole_or_gone(root):
+    tree = root / "tree"
+    (tree / "inner").mkdir(parents=True)
+    for path in ("a", "b", "inner/c"):
+        (tree / path).touch()
+    recorder = Recorder(root)
+    with recorder.attached() as recording:
+        fsops.remove(tree)
+    found = [
+        (length, sorted(path for path, _ in flat(image) if path.startswith("./tree/")))
+        for length, image in recording.cuts()
+    ]
+    whole = ["./tree/a", "./tree/b", "./tree/inner", "./tree/inner/c"]
+    assert {tuple(paths) for _, paths in found} == {tuple(whole), ()}
+    assert all(not paths for length, paths in found if length == len(recording.ops))
+
+
 def test_an_image_is_what_was_there(root):
     (root / "folder").mkdir(0o700)
     (root / "folder" / "twin").hardlink_to(root / "file")

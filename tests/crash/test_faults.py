@@ -63,4 +63,4 @@ def test_fault_at_every_call(place, name, fault):
         shutil.rmtree(state)
         if not failed:
             break
-    assert at > 5
+    assert at > 2  # as many calls need room to collect, and more to do anything else

@@ -77,6 +77,31 @@ def test_remove_is_durable(tmp_path, recorder):
     assert recorder.calls == ["unlink file", f"fsync {tmp_path.name}"]
 
 
+def test_remove_syncs_each_directory_once(tmp_path, recorder):
+    for name in ("a", "b"):
+        (tmp_path / "one" / name).mkdir(parents=True)
+        (tmp_path / "one" / name / "inner").touch()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "file").touch()
+    gone = [tmp_path / "one" / "a", tmp_path / "one" / "b", tmp_path / "two" / "file"]
+    fsops.remove(*gone, tmp_path / "two" / "absent")
+    asides = [call for call in recorder.calls[:2] if call.startswith("rename .tmp-")]
+    assert len(asides) == 2
+    # No part of a tree goes before it is certain that its name is gone.
+    assert recorder.calls[2:] == [
+        "unlink file", "fsync one", "fsync two", "unlink inner", "unlink inner"
+    ]  # fmt: skip
+    assert names(tmp_path / "one") == names(tmp_path / "two") == []
+
+
+def test_copies_are_on_disk_before_they_appear(tmp_path, recorder):
+    fsops.write_copies(tmp_path, ("a", "b"), b"content")
+    assert recorder.calls == [
+        "fsync (temporary)", "rename a", "fsync (temporary)", "rename b", f"fsync {tmp_path.name}"
+    ]  # fmt: skip
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == b"content"
+
+
 def test_write_file_replaces_and_sets_the_mode(tmp_path):
     fsops.write_file(tmp_path / "file", b"old", 0o444)
     fsops.write_file(tmp_path / "file", b"new" * 1_000_000, 0o600)

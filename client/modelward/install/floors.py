@@ -1,6 +1,7 @@
-"""The floors on disk: two checksummed copies, written one after the other."""
+"""The floors on disk: two checksummed copies, each replaced atomically."""
 
 import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from modelward.errors import FormatError
@@ -22,32 +23,44 @@ class FloorStore:
 
     def load(self) -> Floors:
         """Return the floors: of two intact copies, the higher one; none if both are lost."""
-        found = Floors()
-        for name in COPIES:
-            with contextlib.suppress(OSError, FormatError):
-                copy = Floors.parse((self._directory / name).read_bytes())
-                if _age(copy) >= _age(found):
-                    found = copy
-        return found
+        return _highest(self._copies())
 
     def mend(self) -> None:
         """Write a copy anew that is damaged or lags behind the other; if both are, neither."""
-        floors = self.load()
+        copies = self._copies()
+        floors = _highest(copies)
         if floors != Floors():
-            self.save(floors)
+            self._write(floors, copies)
 
     def save(self, floors: Floors) -> None:
-        """Write both copies, durably; a cut between them leaves one intact.
+        """Write both copies, durably; a power cut leaves each as it was or as it is to be.
 
         A copy that is right already is left alone, one that was damaged is mended.
         """
-        data = floors.to_bytes()
+        self._write(floors, self._copies())
+
+    def _copies(self) -> dict[str, bytes]:
+        copies = {}
         for name in COPIES:
-            path = self._directory / name
             with contextlib.suppress(OSError):
-                if path.read_bytes() == data:
-                    continue
-            fsops.write_file(path, data, 0o600)
+                copies[name] = (self._directory / name).read_bytes()
+        return copies
+
+    def _write(self, floors: Floors, copies: Mapping[str, bytes]) -> None:
+        data = floors.to_bytes()
+        stale = [name for name in COPIES if copies.get(name) != data]
+        if stale:
+            fsops.write_copies(self._directory, stale, data, 0o600)
+
+
+def _highest(copies: Mapping[str, bytes]) -> Floors:
+    found = Floors()
+    for data in copies.values():
+        with contextlib.suppress(FormatError):
+            copy = Floors.parse(data)
+            if _age(copy) >= _age(found):
+                found = copy
+    return found
 
 
 def _age(floors: Floors) -> tuple[int, int, int]:

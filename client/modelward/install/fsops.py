@@ -40,6 +40,11 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     sync_directory(path.parent)
 
 
+def make_aside(path: Path) -> None:
+    """Create a directory that is not in use yet; the caller syncs its parent."""
+    syscalls.make_directory(path, 0o755)
+
+
 @contextlib.contextmanager
 def new_file(path: Path, mode: int = 0o644) -> Iterator[int]:
     """Make a file that appears at `path`, whole and durable, if the block ends without error.
@@ -49,6 +54,14 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[int]:
     Yields:
         A descriptor, for `write_blocks`.
     """
+    with _replacing(path, mode) as descriptor:
+        yield descriptor
+    sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path, mode: int) -> Iterator[int]:
+    """Do what `new_file` does, but leave it to the caller to sync the directory."""
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     descriptor = syscalls.create(temporary, mode)
     try:
@@ -62,13 +75,24 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[int]:
         with contextlib.suppress(OSError):  # which must not hide what went wrong
             syscalls.unlink(temporary)
         raise
-    sync_directory(path.parent)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write a file whole, replacing an existing one."""
     with new_file(path, mode) as descriptor:
         write_blocks(descriptor, (memoryview(data),))
+
+
+def write_copies(directory: Path, names: Iterable[str], data: bytes, mode: int = 0o644) -> None:
+    """Write files of the same content, each whole, replacing existing ones.
+
+    Each is on disk before it takes its name. So after a power cut each is the old one or the new
+    one, whichever way their names got there, and one sync makes all of these certain.
+    """
+    for name in names:
+        with _replacing(directory / name, mode) as descriptor:
+            write_blocks(descriptor, (memoryview(data),))
+    sync_directory(directory)
 
 
 def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -188,24 +212,33 @@ def exchange(aside: Path, place: Path) -> None:
     sweep(place.parent)
 
 
-def remove(path: Path) -> None:
-    """Remove a file of any kind, a symbolic link or a whole tree, if it is there."""
-    if not os.path.lexists(path):
-        return
-    gone = path
-    if path.is_dir() and not path.is_symlink() and not path.name.startswith(TEMPORARY):
-        # It goes in one step, so that nobody ever takes a half of it for the whole.
-        gone = _set_aside(path)
-    _remove(gone)
-    sync_directory(path.parent)
+def remove(*paths: Path) -> None:
+    """Remove files of any kind, symbolic links and whole trees, those of them that are there.
+
+    A tree goes in one step, so that nobody ever takes a half of it for the whole. A power cut may
+    bring parts of it back, under a temporary name: `sweep` is for them.
+    """
+    there = [path for path in paths if os.path.lexists(path)]
+    trees = []
+    for path in there:
+        if path.is_dir() and not path.is_symlink():
+            trees.append(_set_aside(path))
+        else:
+            _unlink(path)
+    for directory in dict.fromkeys(path.parent for path in there):
+        sync_directory(directory)
+    for tree in trees:
+        _remove_tree(tree)
 
 
 def _set_aside(path: Path) -> Path:
-    """Take a directory's name away, and return its new one.
+    """Take a directory's name away, and return its new one. The caller syncs its parent.
 
     A directory of a lower layer of overlayfs keeps its name; so its own files go first, durably,
     without which nobody takes it for whole.
     """
+    if path.name.startswith(TEMPORARY):
+        return path
     aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     try:
         syscalls.rename(path, aside)
@@ -217,25 +250,29 @@ def _set_aside(path: Path) -> Path:
                 syscalls.unlink(inner)
         sync_directory(path)
         return path
-    sync_directory(path.parent)
     return aside
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        syscalls.change_mode(path, 0o755)
-        for inner in sorted(path.iterdir()):
-            _remove(inner)
-        syscalls.remove_directory(path)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            syscalls.unlink(path)
+def _remove_tree(path: Path) -> None:
+    syscalls.change_mode(path, 0o755)
+    with os.scandir(path) as entries:
+        inner = sorted(entries, key=lambda entry: entry.name)
+    for entry in inner:
+        if entry.is_dir(follow_symlinks=False):
+            _remove_tree(Path(entry.path))
+        else:
+            _unlink(Path(entry.path))
+    syscalls.remove_directory(path)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        syscalls.unlink(path)
 
 
 def sweep(directory: Path) -> None:
     """Remove what interrupted writes left behind in a directory."""
-    for path in directory.glob(f"{TEMPORARY}*"):
-        remove(path)
+    remove(*directory.glob(f"{TEMPORARY}*"))
 
 
 def check_file_system(directory: Path) -> None:

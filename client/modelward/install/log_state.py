@@ -52,10 +52,8 @@ class LogStore:
         return None
 
     def save(self, state: LogState) -> None:
-        """Write both copies, durably; a cut between them leaves one intact."""
-        data = state.to_bytes()
-        for name in COPIES:
-            fsops.write_file(self._directory / name, data, 0o600)
+        """Write both copies, durably; a power cut leaves each as it was or as it is to be."""
+        fsops.write_copies(self._directory, COPIES, state.to_bytes(), 0o600)
 
     def is_empty(self) -> bool:
         """Tell whether there is nothing at all, without reading anything."""

@@ -14,6 +14,7 @@ from modelward.formats.seal import Look
 from modelward.install.hashing import sha256_of
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BLOCK = 1 << 16  # bytes
 
 
 class Folder:
@@ -65,11 +66,10 @@ class Folder:
             OSError: It cannot be opened, or is longer than `cap` bytes.
         """
         descriptor = self.open(path)
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(cap + 1)
-        if len(data) > cap:
-            raise OSError(errno.EFBIG, f"is longer than {cap} bytes")
-        return data
+        try:
+            return _content(descriptor, cap)
+        finally:
+            os.close(descriptor)
 
     def digest(self, path: str) -> str:
         """Return the SHA-256 digest of a regular file below.
@@ -121,6 +121,16 @@ def _regular(descriptor: int) -> int:
         return descriptor
     os.close(descriptor)
     raise OSError(errno.EINVAL, "is not a regular file")
+
+
+def _content(descriptor: int, cap: int) -> bytes:
+    """Return all of an open file, taking no more memory than it needs: most are small."""
+    data = bytearray()
+    while block := os.read(descriptor, min(_BLOCK, cap + 1 - len(data))):
+        data += block
+        if len(data) > cap:
+            raise OSError(errno.EFBIG, f"is longer than {cap} bytes")
+    return bytes(data)
 
 
 def look(descriptor: int) -> Look:

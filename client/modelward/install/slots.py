@@ -118,18 +118,17 @@ class Slots:
         fsops.make_directory(place.parent)
         aside = place.with_name(f".tmp-{place.name}")
         fsops.remove(aside)
-        folders = {aside, aside / "files"}
-        fsops.make_directory(aside / "files")
-        for file in release.files:
-            target = aside / "files" / file.path
-            for parent in reversed(target.relative_to(aside).parents[:-1]):
-                folders.add(aside / parent)
-            fsops.make_directory(target.parent)
-            fsops.link(self._store.path(file.blob.sha256), target)
-            fsops.enable_verity(target)
+        below = [Path("files", file.path) for file in release.files]
+        inner = {aside / folder for path in below for folder in path.parents}
+        folders = sorted({aside, aside / "files", *inner})
+        for folder in folders:
+            fsops.make_aside(folder)
+        for file, path in zip(release.files, below, strict=True):
+            fsops.link(self._store.path(file.blob.sha256), aside / path)
+            fsops.enable_verity(aside / path)
         for name, data in {"release.json": document, **evidence}.items():
             fsops.write_aside(aside / name, data, 0o444)
-        for folder in sorted(folders, reverse=True):
+        for folder in reversed(folders):
             fsops.sync_directory(folder)
         return aside
 
@@ -188,11 +187,12 @@ class Slots:
         place = self._root / "generations" / str(following.number)
         fsops.make_directory(place.parent)
         fsops.remove(place)  # of an update that was cut short before it switched
-        fsops.make_directory(place)
+        fsops.make_aside(place)
         for model, slot in following.active.items():
             fsops.symlink(place / model, f"../../slots/{model}/{slot.name}/files")
         fsops.write_aside(place / DOCUMENT, following.to_bytes(), 0o444)
         fsops.sync_directory(place)
+        fsops.sync_directory(place.parent)
 
     def switch(self, number: int) -> None:
         """Make a generation the current one, in one rename; 0 for that nothing runs."""
@@ -239,8 +239,7 @@ class Slots:
 
     def collect(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> None:
         """Remove what is not needed; see `garbage`."""
-        for path in self.garbage(kept, blobs):
-            fsops.remove(path)
+        fsops.remove(*self.garbage(kept, blobs))
 
     def sweep(self) -> None:
         """Remove what an interrupted update left behind.
@@ -256,9 +255,10 @@ class Slots:
         ):
             fsops.sweep(folder)
         number = self.installed().number
-        for path in (self._root / "generations").glob("*"):
-            if path.name.isdecimal() and int(path.name) > number:
-                fsops.remove(path)
+        generations = (self._root / "generations").glob("*")
+        fsops.remove(
+            *(path for path in generations if path.name.isdecimal() and int(path.name) > number)
+        )
 
 
 def _damaged(path: Path, problem: str) -> Refused:

@@ -280,7 +280,7 @@ class Trials:
         settled = replace(journal.without_failures(new), trial=None)
         if settled != journal:
             self._journals.save(settled)
-        self.collect()
+        self._slots.collect([installed])
 
     def _finish_return(self, journal: Journal) -> Installed:
         trial = journal.trial
