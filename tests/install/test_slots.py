@@ -85,6 +85,13 @@ def test_sweep_removes_generations_that_never_became_current(installed):
     assert not list(installed.state.rglob(".tmp-*"))
 
 
+def test_sweep_removes_what_tuf_left_half_written(installed):
+    for name in ("tmp3x_x8f1a", "tmpfleet.json", "root.json"):
+        (installed.state / "tuf" / name).touch()
+    installed.slots.sweep()
+    assert {p.name for p in installed.state.glob("tuf/*")} == {"tmpfleet.json", "root.json"}
+
+
 # --- Tampered with --------------------------------------------------------------------------------
 
 

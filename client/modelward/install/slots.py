@@ -254,6 +254,9 @@ class Slots:
             *(self._root / "slots").glob("*/"),
         ):
             fsops.sweep(folder)
+        for path in (self._root / "tuf").glob("tmp*"):  # as TUF's library names what it writes
+            if path.suffix != ".json":
+                fsops.remove(path)
         number = self.installed().number
         generations = (self._root / "generations").glob("*")
         fsops.remove(
