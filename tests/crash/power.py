@@ -5,6 +5,9 @@ SIGKILL as it enters its N-th call of one kind (strace); the file system shut do
 lost or flushed; mounted again; then recovery, itself killed at a call and cut off again; then
 everything that must hold (`tests.crash.scenarios.check`). Besides, each of these calls fails once
 with ENOSPC and once with EIO. Needs root; prints a table.
+
+Points are shared out among processes, each with a disk and a mount point of its own. One that finds
+that this process is gone unmounts and ends.
 """
 
 import argparse
@@ -17,8 +20,12 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from modelward.install import syscalls
@@ -32,14 +39,15 @@ TRACED = (
     "openat", "write", "pwrite64", "ftruncate", "fallocate", "fsync", "fdatasync", "mkdir",
     "rename", "renameat2", "link", "linkat", "symlink", "unlink", "rmdir", "chmod",
 )  # fmt: skip
-LINE = re.compile(r"^(?:\d+ +)?(\w+)\((.*)")
+LINE = re.compile(r"^(?:(\d+) +)?(\w+)\((.*)")
 CUTS = {"journal lost": JOURNAL_LOST, "journal flushed": JOURNAL_FLUSHED}
 FAULTS = ("ENOSPC", "EIO")
+KINDS = (*CUTS, *FAULTS)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A system call: the `number`-th of its name, counted from 1."""
+    """A system call: the `number`-th of its name in one thread, counted from 1."""
 
     call: str
     number: int
@@ -122,7 +130,9 @@ class Bench:
             _end(lambda: _traced(lambda: self.scenario.act(Site(self._state))))
         os.waitpid(child, os.WUNTRACED)  # it has stopped itself
         names = f"trace={','.join(TRACED)}"
-        command = ["strace", "-f", "-q", "-o", self._log, "-e", names, *options, "-p", str(child)]
+        # Its threads are followed (-f); other programs that it starts are not (-b execve).
+        command = ["strace", "-f", "-b", "execve", "-q", "-o", self._log, "-e", names, *options]
+        command += ["-p", str(child)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as strace:
             while "TracerPid:\t0" in Path(f"/proc/{child}/status").read_text():
                 if strace.poll() is not None:
@@ -135,18 +145,25 @@ class Bench:
 
 
 def _points(log: str) -> Iterator[Point]:
-    """Yield the calls that change a disk; of those that open files, the ones that make them."""
-    counts: dict[str, int] = {}
+    """Yield the calls that change a disk; of those that open files, the ones that make them.
+
+    `strace` counts the calls of each thread by themselves, and acts on whichever comes first.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    seen: set[Point] = set()
     for line in log.splitlines():
         match = LINE.match(line)
-        if match is None or match[1] not in TRACED:
+        if match is None or match[2] not in TRACED:
             continue
-        counts[match[1]] = counts.get(match[1], 0) + 1
-        if match[1] != "openat" or "O_CREAT" in match[2]:
-            yield Point(match[1], counts[match[1]])
+        counts[match[1], match[2]] += 1
+        point = Point(match[2], counts[match[1], match[2]])
+        if point not in seen and (match[2] != "openat" or "O_CREAT" in match[3]):
+            seen.add(point)
+            yield point
 
 
 def _traced(act: Callable[[], object]) -> None:
+    sys.dont_write_bytecode = True  # it would be written once, and every later count be another
     os.kill(os.getpid(), signal.SIGSTOP)  # until strace has attached
     act()
 
@@ -161,10 +178,12 @@ def _in_child(act: Callable[[], object]) -> int:
 def _end(act: Callable[[], object]) -> None:
     """Act, and end this process at once, as if it were not a copy of another."""
     code = 1
-    with contextlib.suppress(Exception):
-        act()
-        code = 0
-    os._exit(code)
+    try:
+        with contextlib.suppress(Exception):
+            act()
+            code = 0
+    finally:
+        os._exit(code)
 
 
 def _recover_and_die(state: Path, at: int) -> None:
@@ -196,35 +215,84 @@ class Tally:
     seconds: float = 0.0
 
 
-def tally(
-    name: str, scenario_name: str, place: Path, every: int, say: Callable[[str], None]
-) -> dict[str, Tally]:
-    """Try a scenario on a file system at every point, or every so many."""
-    bench = Bench(name, SCENARIOS[scenario_name], place)
-    points = bench.points()
-    chosen = points[::every]
-    found: dict[str, Tally] = {}
+Found = dict[str, Tally]  # by what was done
+Row = tuple[str, str]  # a file system, a scenario
 
-    def attempt(kind: str, what: str, act: Callable[[], object]) -> None:
-        entry = found.setdefault(kind, Tally())
-        entry.tried += 1
-        began = time.monotonic()
-        try:
-            act()
-        except Exception:  # noqa: BLE001 - counted, shown, and the next point is tried
-            entry.failed += 1
-            say(f"FAILED: {name}, {scenario_name}, {kind}, {what}\n{traceback.format_exc()}")
-        entry.seconds += time.monotonic() - began
 
-    for number, point in enumerate(chosen):
-        say(f"\r{name}: {scenario_name}: {number + 1} of {len(chosen)} points ")
-        for kind, flag in CUTS.items():
-            attempt(kind, str(point), lambda f=flag, p=point, n=number: bench.cut(p, f, n % 24))
-        for error in FAULTS:
-            attempt(error, str(point), lambda e=error, p=point: bench.fail(p, e))
-    for kind, flag in CUTS.items():
-        attempt(kind, "after the end", lambda f=flag: bench.cut_at_end(f))
-    return found
+@dataclass(frozen=True)
+class Share:
+    """What one process tries: every so many points.
+
+    Attributes:
+        first: The first point, counted from 0.
+        every: How far it is from one point to the next.
+        at_end: Whether the cuts after the action's end are its, too.
+        owner: The process that wants to know.
+        over: Whether it does not want to know any more.
+    """
+
+    first: int
+    every: int
+    at_end: bool
+    owner: int
+    over: Event
+
+    def run(self, rows: Sequence[Row], results: Connection) -> None:
+        """Try its part of every row, and tell what was found of each."""
+        for row in rows:
+            results.send(self.tally(*row))
+
+    def tally(self, name: str, scenario: str) -> Found:
+        """Try its part of a scenario on a file system."""
+        found = {kind: Tally() for kind in KINDS}
+
+        @contextlib.contextmanager
+        def attempt(kind: str, what: str) -> Iterator[None]:
+            if self.over.is_set() or os.getppid() != self.owner:
+                sys.exit("nobody waits for this any more")
+            found[kind].tried += 1
+            began = time.monotonic()
+            try:
+                yield
+            except Exception:  # noqa: BLE001 - counted, shown, and the next point is tried
+                found[kind].failed += 1
+                where = f"{name}, {scenario}, {kind}, {what}"
+                print(f"FAILED: {where}\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+            found[kind].seconds += time.monotonic() - began
+
+        with tempfile.TemporaryDirectory(dir=volume.MEMORY, prefix="modelward-crash-") as place:
+            bench = Bench(name, SCENARIOS[scenario], Path(place))
+            points = bench.points()
+            for number in range(self.first, len(points), self.every):
+                point = points[number]
+                for kind, flag in CUTS.items():
+                    with attempt(kind, str(point)):
+                        bench.cut(point, flag, number % 24)
+                for error in FAULTS:
+                    with attempt(error, str(point)):
+                        bench.fail(point, error)
+            for kind, flag in CUTS.items() if self.at_end else ():
+                with attempt(kind, "after the end"):
+                    bench.cut_at_end(flag)
+        return found
+
+
+def shared_out(rows: Sequence[Row], jobs: int, every: int) -> Iterator[list[Found]]:
+    """Let processes try every point of all rows, or every so many; yield each row's findings."""
+    context = get_context("fork")
+    over = context.Event()
+    ends = []
+    for number in range(jobs):
+        share = Share(number * every, jobs * every, number == 0, os.getpid(), over)
+        receiving, sending = context.Pipe(duplex=False)
+        context.Process(target=share.run, args=(rows, sending)).start()
+        sending.close()
+        ends.append(receiving)
+    try:
+        for _ in rows:
+            yield [end.recv() for end in ends]
+    finally:
+        over.set()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,40 +301,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--file-system", action="append", choices=("ext4", "xfs"))
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th point")
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--jobs", "-j", type=int, default=cores, metavar="N", help="processes")
     options = parser.parse_args(arguments)
-    terminal = sys.stderr.isatty()
 
-    def say(text: str) -> None:
-        """Show progress on a terminal; failures anywhere."""
-        if terminal or not text.startswith("\r"):
-            print(text, end="" if text.startswith("\r") else "\n", file=sys.stderr, flush=True)
-
-    kinds = (*CUTS, *FAULTS)
-    heads = "".join(f"{kind:>17}" for kind in kinds)
+    heads = "".join(f"{kind:>17}" for kind in KINDS)
     print(f"{'points tried':<28}{heads}{'failures':>10}{'s a point':>11}", flush=True)
-    totals = dict.fromkeys(kinds, 0)
-    failed = 0
+    rows: list[Row] = []
     for name in options.file_system or ["ext4", "xfs"]:
         reason = volume.missing(name)
         if reason:
             print(f"{name}: not tried: {reason}")
-            continue
-        for scenario in options.scenario or SCENARIOS:
-            with tempfile.TemporaryDirectory(dir=volume.MEMORY, prefix="modelward-crash-") as place:
-                found = tally(name, scenario, Path(place), options.every, say)
-            for kind in kinds:
-                totals[kind] += found[kind].tried
-            bad = sum(item.failed for item in found.values())
-            failed += bad
-            pace = sum(item.seconds for item in found.values()) / sum(
-                item.tried for item in found.values()
-            )
-            cells = "".join(f"{found[kind].tried:>17}" for kind in kinds)
-            row = f"{name:<6}{scenario:<22}{cells}{bad:>10}{pace:>11.2f}"
-            print(f"\r{row}" if terminal else row, flush=True)
-    cells = "".join(f"{count:>17}" for count in totals.values())
-    print(f"{'together':<28}{cells}{failed:>10}")
-    return int(failed > 0 or not sum(totals.values()))
+        else:
+            rows += [(name, scenario) for scenario in options.scenario or SCENARIOS]
+    together: list[Found] = []
+    for row, found in zip(rows, shared_out(rows, options.jobs, options.every), strict=True):
+        together += found
+        print(_line("{:<6}{}".format(*row), found), flush=True)
+    print(_line("together", together))
+    tallies = [tally for found in together for tally in found.values()]
+    return int(not tallies or any(tally.failed for tally in tallies))
+
+
+def _line(head: str, found: Sequence[Found]) -> str:
+    tallies = [tally for each in found for tally in each.values()]
+    cells = "".join(f"{sum(each[kind].tried for each in found):>17}" for kind in KINDS)
+    tried = sum(tally.tried for tally in tallies)
+    pace = sum(tally.seconds for tally in tallies) / max(1, tried)
+    return f"{head:<28}{cells}{sum(tally.failed for tally in tallies):>10}{pace:>11.2f}"
 
 
 if __name__ == "__main__":

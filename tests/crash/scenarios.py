@@ -13,7 +13,8 @@ from pathlib import Path
 from modelward.formats.installed import Slot
 from modelward.formats.journal import Pin
 from modelward.formats.release import Release
-from tests.install.site import MODEL, Site, chain, documents
+from tests.crash import sticks
+from tests.install.site import MODEL, Site, chain
 
 OTHER = "other"
 ONE, TWO, THREE, FOUR, FIVE = (chain(f"{number}.0.0", number) for number in range(1, 6))
@@ -31,6 +32,8 @@ class Scenario:
         before: The version of the meter reader that ran before it.
         after: The version that runs after it.
         mend: What mends the device if the action mends damage; doing it again must do no harm.
+        then: What must be possible once the device has recovered; is told whether the action had
+            ended.
     """
 
     prepare: Callable[[Site], object]
@@ -38,6 +41,7 @@ class Scenario:
     before: str | None
     after: str | None
     mend: Callable[[Site], object] | None = None
+    then: Callable[..., object] | None = None
 
 
 def two(site: Site) -> None:
@@ -69,23 +73,6 @@ def pin(site: Site) -> None:
     """Pin what runs."""
     installed = site.slots.installed()
     site.trials.pin({MODEL: Pin(installed.active[MODEL], installed.number, "by hand")})
-
-
-def damaged(site: Site) -> None:
-    """Damage what runs, and what is kept of it."""
-    two(site)
-    path = site.file("model.onnx").resolve()
-    path.chmod(0o644)
-    path.write_bytes(b"not the weights")
-    path.chmod(0o444)
-
-
-def mend(site: Site) -> None:
-    """Bring the damaged blob anew, and let the slot be built again of what is intact."""
-    for file in TWO.release.files:
-        if not site.store.is_intact(file.blob):
-            site.store.add(file.blob, [memoryview(TWO.content[file.path])])
-    site.slots.rebuild(TWO.release, TWO.release.to_bytes(), documents(TWO))
 
 
 def fetch(site: Site) -> None:
@@ -125,7 +112,10 @@ SCENARIOS = {
     "pin": Scenario(two, pin, "2.0.0", "2.0.0"),
     "collect": Scenario(littered, lambda site: site.trials.collect(), "2.0.0", "2.0.0"),
     "fetch and install": Scenario(two, fetch, "2.0.0", "3.0.0"),
-    "repair": Scenario(damaged, mend, "2.0.0", "2.0.0", mend),
+    "import": Scenario(
+        sticks.before_import, sticks.bring, sticks.OLD, sticks.NEW, then=sticks.after_import
+    ),
+    "repair": Scenario(sticks.damaged, sticks.mend, sticks.NEW, sticks.NEW, sticks.mend),
 }
 
 
@@ -151,6 +141,8 @@ def check(site: Site, scenario: Scenario, *, ended: bool, floor: int) -> None:
     assert site.tree() == once  # twice is once
     if scenario.mend:
         scenario.mend(site)
+    if scenario.then:
+        scenario.then(site, ended=ended)
     assert site.versions()[0] in {scenario.before, scenario.after}
     assert not site.problems()
     assert not [*site.state.rglob(".tmp-*")]

@@ -28,7 +28,9 @@ def memory(place, monkeypatch):
     return place
 
 
-@pytest.mark.parametrize("name", ["install", "trial fails", "rollback", "collect"])
+@pytest.mark.parametrize(
+    "name", ["install", "trial fails", "rollback", "collect", "import", "repair"]
+)
 def test_power_cut(memory, name):
     need("ext4")
     bench = Bench("ext4", SCENARIOS[name], memory)

@@ -19,6 +19,8 @@ from tests.install.site import Site
 
 EACH = 1  # image of each prefix
 SAMPLE = 3  # of them, whose recovery is cut, too
+WITHIN = 12  # cuts of each recovery
+RARELY = {"import": 10, "repair": 4}  # of scenarios that take long, one prefix of so many
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -27,12 +29,15 @@ def test_cut_at_every_operation(place, name):
     scenario, chance = SCENARIOS[name], random.Random(name)
     recording, floor = recorded(place, scenario)
     cuts = [[*group] for _, group in itertools.groupby(recording.cuts(), lambda cut: cut[0])]
-    chosen = [cut for group in cuts[:-1] for cut in chance.sample(group, min(EACH, len(group)))]
+    every = RARELY.get(name, 1)
+    chosen = [
+        cut for group in cuts[:-1:every] for cut in chance.sample(group, min(EACH, len(group)))
+    ]
     for length, image in chosen + cuts[-1]:
         with mounted(place, image) as after:
             check(after, scenario, ended=length == len(recording.ops), floor=floor)
-    for _, image in chance.sample(chosen, min(SAMPLE, len(chosen))):
-        cut_during_recovery(place, scenario, image, floor, most=12)
+    for _, image in chance.sample(chosen, 1 if every > 1 else min(SAMPLE, len(chosen))):
+        cut_during_recovery(place, scenario, image, floor, most=WITHIN // every)
 
 
 @pytest.mark.slow
@@ -40,10 +45,11 @@ def test_cut_at_every_operation(place, name):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_cut_at_every_operation_and_in_every_recovery(place, name):
     recording, floor = recorded(place, SCENARIOS[name])
+    most = WITHIN // RARELY[name] if name in RARELY else None
     for length, image in recording.cuts():
         with mounted(place, image) as after:
             check(after, SCENARIOS[name], ended=length == len(recording.ops), floor=floor)
-        cut_during_recovery(place, SCENARIOS[name], image, floor)
+        cut_during_recovery(place, SCENARIOS[name], image, floor, most=most)
 
 
 def recorded(place: Path, scenario: Scenario) -> tuple[Recording, int]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 JOURNAL_FLUSHED, JOURNAL_LOST = 1, 2
 MEMORY = Path("/dev/shm")
+PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,16 @@ def mounted(image: Path, place: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        run("umount", place)
+        unmount(place)
+
+
+def unmount(place: Path) -> None:
+    """Unmount; what a process that was killed had started may still be about to end."""
+    until = time.monotonic() + PATIENCE
+    while subprocess.run(["umount", place], check=False, capture_output=True).returncode:
+        if time.monotonic() > until:
+            run("umount", place)
+        time.sleep(0.02)
 
 
 def copy(template: Path, image: Path) -> None:
