@@ -22,7 +22,7 @@ from modelward.fastpath import Rest
 from modelward.formats.leaf import Leaf, RoleDigest
 from modelward.formats.log_state import SMALL
 from modelward.formats.tile import Tile
-from modelward.install import fsops
+from modelward.install import fsops, syscalls
 from modelward.install.log_state import COPIES, EVIDENCE, MAX_EVIDENCE, LogStore
 from modelward.ledger import Logged
 from modelward.trust.merkle import leaf_hash
@@ -493,13 +493,13 @@ def test_full_disk_does_not_hide_the_lie(site, monkeypatch):
 
 def test_state_is_written_before_anybody_acts_and_only_if_it_changed(site, monkeypatch):
     written = []
-    write = fsops.write_file
+    rename = syscalls.rename
 
-    def note(path: Path, *rest: Any) -> None:
-        written.append(path.name)
-        write(path, *rest)
+    def note(source: Path, destination: Path) -> None:
+        written.append(destination.name)
+        rename(source, destination)
 
-    monkeypatch.setattr(fsops, "write_file", note)
+    monkeypatch.setattr(syscalls, "rename", note)
     site.check()
     assert written == []
     site.served.log_snapshot()
