@@ -1,5 +1,6 @@
 """Gate 10: whatever servers do, the right blob or a clear error, soon; and nothing is lost."""
 
+import errno
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelward.errors import Gate, Refused, Unavailable
+from modelward.install.partial import Partial
 from modelward.install.store import Store
 from modelward.transfer.fetch import SMALL, fetch_blob, fetch_small
 from modelward.transfer.pieces import PIECE
@@ -99,6 +101,43 @@ def test_source_that_is_no_server(store):
     source = FakeSource("stick", {blob_path(BLOB.sha256): DATA}, Kind.MEDIUM)
     fetch_blob(Sources([source]), BLOB, store)
     assert is_here(store)
+
+
+# --- what a disk may do
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_disk_that_fails(store, monkeypatch, connections):
+    """The first write that fails ends it, and nobody writes once the file is closed."""
+    data = some_data(18 * PIECE + 1)
+    written: list[bool] = []
+
+    def write(self, offset, view):
+        written.append(self.is_open)
+        if len(written) == 5:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(self, offset, view)
+
+    def leave(self, *details):
+        self.is_open = False
+        left(self, *details)
+
+    whole, left = Partial.write, Partial.__exit__
+    monkeypatch.setattr(Partial, "is_open", True, raising=False)
+    monkeypatch.setattr(Partial, "write", write)
+    monkeypatch.setattr(Partial, "__exit__", leave)
+    with (
+        serving(BlobServer(data), BlobServer(data)) as sources,
+        pytest.raises(OSError, match="No space") as caught,
+    ):
+        fetch_blob(sources, blob_of(data), store, connections=connections)
+    assert caught.value.errno == errno.ENOSPC
+    assert all(written)
+    monkeypatch.undo()
+    with serving(BlobServer(data)) as sources:  # somebody made room: goes on from there
+        fetch_blob(sources, blob_of(data), store)
+        assert sum(sources.received().values()) <= len(data) - 4 * PIECE
+    assert store.is_intact(blob_of(data))
 
 
 # --- what a server may do

@@ -11,15 +11,14 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from threading import Condition
+from threading import Condition, RLock
 
 from modelward.transfer.pace import Clock
-from modelward.transfer.pieces import LARGEST, PIECE, Attempt, Extent, Piece
+from modelward.transfer.pieces import PIECE, Attempt, Extent, Piece
 from modelward.transfer.sources import Standing
 
-WINDOW = 20  # pieces
-RUN = 8  # pieces asked for at a time, where there are several sources
-UNWRITTEN = 1  # pieces of a connection that may wait to be written: a kill loses them
+WINDOW = 12  # pieces
+RUN = 4  # pieces asked for at a time, where there are several sources
 FAR = 4  # times as fast: whoever is that much slower sits out
 STALL = 1.0  # seconds without a byte after which a connection is not as fast as it was
 _POLL = 0.2  # seconds: how often those who wait look at the clock
@@ -36,7 +35,6 @@ class Connection:
         heard: When the last bytes came.
         waiting: Whether it waits for this device rather than for its source.
         resting: Whether it sits out after a failure.
-        unwritten: Its pieces that arrived and are not yet on disk.
         next: Where, in what it asked for, the first piece begins that is not in the window yet.
         stop: Where what it asked for ends.
     """
@@ -47,7 +45,6 @@ class Connection:
     heard: float = 0.0
     waiting: bool = True
     resting: bool = False
-    unwritten: int = 0
     next: int = 0
     stop: int = 0
 
@@ -73,7 +70,6 @@ class Board:
         clock: Monotonic seconds.
 
     Attributes:
-        changed: Notified, and held, at every change.
         position: Bytes of the file that are hashed.
         received: Bytes that came from sources.
         error: Why the transfer failed, if it did.
@@ -87,7 +83,6 @@ class Board:
         buffers: Sequence[memoryview],
         clock: Clock,
     ) -> None:
-        self.changed = Condition()
         self.position = 0
         self.received = 0
         self.error: BaseException | None = None
@@ -98,8 +93,13 @@ class Board:
         self._clock = clock
         self._window: deque[Piece] = deque()
         self._connections: dict[int, Connection] = {}
-        self._to_write: deque[Piece] = deque()
+        self._unwritten = 0  # pieces that arrived and are not on disk yet
         self._stopped = False
+        # Each wakes only whom a change concerns: to wake a thread costs as much as to hash 30 kB.
+        self._lock = RLock()
+        self._hasher = Condition(self._lock)
+        self._fetchers = Condition(self._lock)
+        self._idle = Condition(self._lock)  # connections that sit out
         self._extend()
 
     # --- for everybody
@@ -111,43 +111,46 @@ class Board:
 
     def stop(self, error: BaseException | None = None) -> None:
         """End the transfer."""
-        with self.changed:
+        with self._lock:
             self._stopped = True
             self.error = self.error or error
-            self.changed.notify_all()
+            self._hasher.notify()
+            self._wake_connections()
 
     def pause(self, seconds: float) -> None:
         """Wait, but not longer than the transfer lasts."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_over, seconds)
+        with self._lock:
+            self._idle.wait_for(lambda: self.is_over, seconds)
 
     # --- for connections
 
     def join(self, connection: Connection) -> None:
         """Add a connection."""
-        with self.changed:
+        with self._lock:
             connection.heard = self._clock()
             self._connections[connection.number] = connection
 
     def leave(self, connection: Connection) -> int:
         """Remove a connection, and return how many are left."""
-        with self.changed:
+        with self._lock:
             self._connections.pop(connection.number, None)
-            self.changed.notify_all()
+            self._wake_connections()
             return len(self._connections)
 
     def claim(self, me: Connection) -> tuple[int, int] | None:
         """Wait for something to fetch, and return its start and stop; None when all is over."""
-        with self.changed:
+        with self._lock:
             me.waiting, me.resting = True, False
             while not self.is_over:
-                if not self._sits_out(me):
-                    for look in (self._unowned, self._held_up):
-                        piece = look(me)
-                        if piece is not None:
-                            me.waiting, me.heard = False, self._clock()
-                            return self._begin(me, piece)
-                self.changed.wait(_POLL)
+                if self._sits_out(me):
+                    self._idle.wait(_POLL)
+                    continue
+                for look in (self._unowned, self._held_up):
+                    piece = look(me)
+                    if piece is not None:
+                        me.waiting, me.heard = False, self._clock()
+                        return self._begin(me, piece)
+                self._fetchers.wait(_POLL)
             return None
 
     def take(self, me: Connection, offset: int) -> tuple[Piece, Attempt] | None:
@@ -156,7 +159,7 @@ class Board:
         Returns:
             The piece and what has arrived of it; None if it is not this connection's any more.
         """
-        with self.changed:
+        with self._lock:
             me.waiting = True
             while not self.is_over:
                 piece = self._at(offset)
@@ -165,10 +168,10 @@ class Board:
                         return None  # the rest of the stream is another's, or has to wait
                 elif piece.arrived or me.number not in (piece.owner, piece.rival):
                     return None
-                elif me.unwritten <= UNWRITTEN:
+                else:
                     me.waiting, me.heard = False, self._clock()
                     return piece, self._attempt(me, piece, offset)
-                self.changed.wait(_POLL)
+                self._fetchers.wait(_POLL)
             return None
 
     def heard(self, me: Connection, attempt: Attempt, count: int) -> None:
@@ -187,22 +190,37 @@ class Board:
         """Note that a piece is here, and right as far as can be told.
 
         Returns:
-            Whether it was the first to be.
+            Whether it was the first to be, and is to be written now.
         """
-        with self.changed:
+        with self._lock:
             self.measured(me, piece.length, seconds)
             if piece.arrived:
                 self._drop(attempt)
+                return False
+            if self.is_over:
+                piece.data = piece.data or attempt  # too late: a beginning, though a whole one
                 return False
             if piece.data is not None:
                 self._drop(piece.data)  # of an owner that gave up meanwhile
             piece.data, piece.arrived = attempt, True
             self.received += piece.length
-            me.unwritten += 1
+            self._unwritten += 1
+            me.waiting = True  # to write it
             piece.owner = me.number
-            self._to_write.append(piece)
-            self.changed.notify_all()
+            if self._first_is_here():
+                self._hasher.notify()
+            self._fetchers.notify_all()
             return True
+
+    def wrote(self, piece: Piece) -> None:
+        """Note that a piece that arrived is on disk; or, once all is over, that it is not."""
+        with self._lock:
+            piece.written = True
+            self._unwritten -= 1
+            self._free_data(piece)
+            self._fetchers.notify_all()
+            if not self._unwritten:
+                self._hasher.notify()
 
     def give_up(self, me: Connection, piece: Piece, attempt: Attempt, *, keep: bool) -> None:
         """Stop fetching a piece.
@@ -213,7 +231,7 @@ class Board:
             attempt: What arrived of it.
             keep: Whether that may be gone on from.
         """
-        with self.changed:
+        with self._lock:
             if piece.rival == me.number:
                 piece.rival = None
             if piece.owner == me.number and not piece.arrived:
@@ -222,11 +240,11 @@ class Board:
                 piece.data = attempt
             else:
                 self._drop(attempt)
-            self.changed.notify_all()
+            self._wake_connections()
 
     def release(self, me: Connection, *, rest: bool = False) -> None:
         """Give back all that this connection asked for and did not get."""
-        with self.changed:
+        with self._lock:
             me.next = me.stop = 0
             me.waiting, me.resting = True, rest
             for piece in self._window:
@@ -234,69 +252,51 @@ class Board:
                     piece.owner, piece.begun = None, 0.0
                 if piece.rival == me.number:
                     piece.rival = None
-            self.changed.notify_all()
+            self._wake_connections()
 
     def beginnings(self) -> Iterator[tuple[Piece, Attempt]]:
         """Yield what arrived of pieces that did not arrive whole, once all is over."""
-        with self.changed:
+        with self._lock:
             for piece in self._window:
                 if piece.data is not None and piece.data.filled and not piece.arrived:
                     yield piece, piece.data
-
-    # --- for the thread that writes
-
-    def to_write(self) -> Piece | None:
-        """Wait for a piece to write; None when all is over."""
-        with self.changed:
-            while not self._to_write:
-                if self.is_over:
-                    return None
-                self.changed.wait()
-            return self._to_write[0]
-
-    def wrote(self, piece: Piece) -> None:
-        """Note that a piece is on disk."""
-        with self.changed:
-            self._to_write.popleft()
-            piece.written = True
-            owner = self._connections.get(-1 if piece.owner is None else piece.owner)
-            if owner is not None:
-                owner.unwritten -= 1
-            self._free_data(piece)
-            self.changed.notify_all()
 
     # --- for the thread that hashes
 
     def to_hash(self, seconds: float) -> Piece | None:
         """Wait for the next piece in order; None if it did not come so soon, or all is over."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.is_over or self._first_is_here(), seconds)
+        with self._lock:
+            self._hasher.wait_for(lambda: self.is_over or self._first_is_here(), seconds)
             return self._window[0] if not self.is_over and self._first_is_here() else None
 
     def hashed(self, piece: Piece) -> None:
         """Note that a piece is part of the digest, and move the window on."""
-        with self.changed:
+        with self._lock:
             piece.hashed = True
             self.position = piece.extent.stop
             self._window.popleft()
             self._free_data(piece)
             self._extend()
-            self.changed.notify_all()
+            self._fetchers.notify_all()
 
     def lost(self, piece: Piece) -> None:
         """Note that what was on disk is not what it should be: it is to be fetched."""
-        with self.changed:
+        with self._lock:
             piece.arrived = piece.written = False
             piece.extent = piece.extent._replace(is_here=False)
-            self.changed.notify_all()
+            self._wake_connections()
 
     def is_written(self) -> bool:
-        """Wait until nothing is left to write; False if the transfer failed."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.error is not None or not self._to_write)
+        """Wait until nobody writes any more; False if the transfer failed."""
+        with self._lock:
+            self._hasher.wait_for(lambda: not self._unwritten)
             return self.error is None
 
     # --- all below: with the lock held
+
+    def _wake_connections(self) -> None:
+        self._fetchers.notify_all()
+        self._idle.notify_all()
 
     def _extend(self) -> None:
         while len(self._window) < WINDOW:
@@ -419,8 +419,3 @@ class Board:
         if piece.written and piece.hashed and piece.data is not None:
             self._drop(piece.data)
             piece.data = None
-
-
-def memory(connections: int) -> tuple[int, int]:
-    """Return how many buffers a transfer needs, and their size in bytes."""
-    return WINDOW + connections, LARGEST

@@ -3,15 +3,15 @@
 The whole file's SHA-256 is always computed, in order, alongside the receiving (docs/adr/0010). A
 chunk index says which source delivered what was wrong, and is believed in nothing else.
 
-One thread a connection receives, one writes, and the caller's hashes: sockets, files and digests
-all let go of the interpreter's lock.
+One thread a connection receives and writes, and the caller's hashes: sockets, files and digests
+all let go of the interpreter's lock. While a piece is written, the kernel receives the next.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from threading import Thread
+from threading import Lock, Thread
 from typing import Protocol
 
 from modelward.errors import Refused, Unavailable
@@ -19,7 +19,7 @@ from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
 from modelward.transfer.board import WINDOW, Board, Connection
-from modelward.transfer.pieces import LARGEST, PIECE, Attempt, Piece
+from modelward.transfer.pieces import PIECE, Attempt, Piece
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, wrong
 
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
@@ -221,6 +221,7 @@ class _Transfer:
         self._givers: set[int] = set()
         self._standings: dict[int, Standing] = {}
         self._counts: dict[int, int] = {}  # bytes that each connection brought
+        self._writing = Lock()
         self.suspects: dict[int, Refused] = {}  # sources that contradicted the index, and how
 
     @property
@@ -246,7 +247,7 @@ class _Transfer:
             self._extents,
             self._here,
             self._blob.length,
-            self._partial.buffers(room, LARGEST),
+            self._partial.buffers(room, PIECE),
             self._sources.clock,
         )
         connections = [Connection(number, each) for number, each in enumerate(standings)]
@@ -254,18 +255,17 @@ class _Transfer:
             board.join(connection)
         if not connections:
             board.stop(self._sources.nobody_left())
-        writer = Thread(target=self._write, name="modelward-write", daemon=True)
         receivers = [
             Thread(target=self._receive, args=(each,), name="modelward-receive", daemon=True)
             for each in connections
         ]
-        for thread in (writer, *receivers):
-            thread.start()
+        for receiver in receivers:
+            receiver.start()
         try:
             return self._hash()
         finally:
             board.stop()
-            writer.join()
+            board.is_written()  # from here on, only this thread writes
             for reader in tuple(self._readers.values()):
                 reader.close()  # wakes up who waits for a source that is not needed any more
             self._keep_beginnings()
@@ -275,7 +275,7 @@ class _Transfer:
     def _hash(self) -> bool:
         board, clock = self._board, self._sources.clock
         digest = hashlib.sha256()
-        scratch = self._partial.buffers(1, LARGEST)[0]
+        scratch = self._partial.buffers(1, PIECE)[0]
         told, looked = 0, clock()
         while board.position < self._blob.length:
             piece = board.to_hash(TICK)
@@ -320,17 +320,6 @@ class _Transfer:
                 view = self._view(piece, attempt)[: attempt.filled]
                 with suppress(OSError):
                     self._partial.write(piece.extent.start, view)
-
-    # --- the thread that writes
-
-    def _write(self) -> None:
-        try:
-            while (piece := self._board.to_write()) is not None:
-                if piece.data is not None:
-                    self._partial.write(piece.extent.start, self._view(piece, piece.data))
-                self._board.wrote(piece)
-        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
-            self._board.stop(error)
 
     # --- one thread a connection
 
@@ -415,8 +404,19 @@ class _Transfer:
             return False
         seconds = clock() - began
         if board.arrived(me, piece, attempt, seconds * piece.length / (piece.length - had)):
+            self._write(piece, view)
             self._sources.delivered(me.standing, piece.length - had, seconds)
         return True
+
+    def _write(self, piece: Piece, view: memoryview) -> None:
+        try:
+            with self._writing:
+                self._partial.write(piece.extent.start, view)
+        except BaseException as error:
+            self._board.stop(error)  # before it counts as written
+            raise
+        finally:
+            self._board.wrote(piece)
 
     def _view(self, piece: Piece, attempt: Attempt) -> memoryview:
         return self._partial.place(attempt.buffer, piece.extent.start, piece.length)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from modelward.formats.chunks import MAX_CHUNK, Chunk
 
-PIECE = 512 << 10  # bytes: two of them, one arriving and one being written, are lost at most
-LARGEST = max(PIECE, MAX_CHUNK)
+PIECE = MAX_CHUNK  # bytes: no larger than a chunk; one a connection is lost at most
 
 
 class Extent(NamedTuple):

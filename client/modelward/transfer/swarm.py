@@ -23,7 +23,7 @@ from modelward.formats.have import Have
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
 from modelward.transfer.fetch import Partial
-from modelward.transfer.pieces import LARGEST, Extent
+from modelward.transfer.pieces import PIECE, Extent
 from modelward.transfer.shares import Shares
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, wrong
 
@@ -198,7 +198,7 @@ class _Swarm:
     # --- the thread that asks the repository
 
     def _ask_origin(self) -> None:
-        buffer = self._partial.buffers(1, LARGEST)[0]
+        buffer = self._partial.buffers(1, PIECE)[0]
         with self._changed:
             self._changed.wait_for(lambda: self._over or not self._unheard, FIRST)
         while (number := self._own()) is not None:
@@ -240,7 +240,7 @@ class _Swarm:
 
     def _ask_neighbour(self, standing: Standing) -> None:
         name, peer, failures = standing.source.name, self._near.peers[standing.source.name], 0
-        buffer = self._partial.buffers(1, LARGEST)[0]
+        buffer = self._partial.buffers(1, PIECE)[0]
         while failures < FAILURES and not self._over:
             try:
                 have = peer.have(self._blob)
