@@ -21,7 +21,7 @@ WINDOW = 12  # pieces
 RUN = 4  # pieces asked for at a time, where there are several sources
 FAR = 4  # times as fast: whoever is that much slower sits out
 STALL = 1.0  # seconds without a byte after which a connection is not as fast as it was
-_POLL = 0.2  # seconds: how often those who wait look at the clock
+_POLL = 0.05  # seconds: how often those who wait look at the clock
 
 
 @dataclass(eq=False)
