@@ -16,6 +16,7 @@ BENCHMARKS = (
     "audit",
     "deltas",
     "delta_stages",
+    "publish",
     "daemon",
     "check",
     "load",
