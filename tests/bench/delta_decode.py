@@ -1,6 +1,6 @@
 """Apply a patch and hash what it makes, as a device does.
 
-delta_decode.py METHOD BASE PATCH MADE
+delta_decode.py METHOD BASE PATCH MADE [MODULE... to load, or -MODULE for one that is not there]
 """
 
 import hashlib
@@ -16,7 +16,10 @@ BLOCK = 256 << 10  # bytes
 
 method, base, source, made = sys.argv[1:5]
 for module in sys.argv[5:]:
-    importlib.import_module(module)
+    if module.startswith("-"):
+        sys.modules[module[1:]] = None  # importing it fails
+    else:
+        importlib.import_module(module)
 with Path(source).open("rb", buffering=0) as file, Path(made).open("wb", buffering=0) as out:
     length = HEAD.unpack(os.pread(file.fileno(), HEAD.size, 0))[-1]
     digest = hashlib.sha256()

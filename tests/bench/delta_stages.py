@@ -1,4 +1,4 @@
-"""Where the time goes when a device applies a tensor delta, and what numpy would save.
+"""Where the time goes when a device applies a tensor delta, with numpy and without.
 
     make bench ARGS=delta_stages
 
@@ -22,7 +22,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from modelward.transfer.patch import frames, lanes
+from modelward.transfer.patch import frames, lanes, vectors
+from modelward.transfer.patch.arithmetic import Arithmetic
 from modelward.transfer.patch.frames import zstd
 from modelward.transfer.patch.operations import Coding
 from modelward_repo.publish.delta.residue import ENTROPY, packed_planes, residue
@@ -35,6 +36,7 @@ T = TypeVar("T")
 BLOCK = 1 << 20
 SIZE = 512 << 20
 RUNS = 25
+SECONDS = operator.itemgetter("seconds")
 CODERS = (
     ("zstd, set for entropy", lambda data: zstd.compress(data, options=ENTROPY), zstd.decompress),
     ("zstd 3", lambda data: zstd.compress(data, 3), zstd.decompress),
@@ -56,33 +58,14 @@ def best(action: Callable[[], T]) -> tuple[float, T]:
     return min(times) / BLOCK, result
 
 
-def in_python(coding: Coding, base: bytes, planes: list[bytes]) -> bytes:
-    """Do what a device does."""
-    elements = memoryview(lanes.interleave(planes))
-    made = bytearray()
+def decode(doing: Arithmetic, coding: Coding, base: bytes, planes: list[bytes]) -> bytes:
+    """Do what a device does with a block."""
+    elements = doing.interleave(planes)
+    made = memoryview(bytearray(base))
     for start in range(0, BLOCK, lanes.PIECE):
         end = start + lanes.PIECE
-        made += lanes.combine(coding, 2, base[start:end], elements[start:end])
-    return bytes(made)
-
-
-def in_numpy(coding: Coding, base: bytes, planes: list[bytes]) -> bytes:
-    """Do the same with numpy."""
-    elements = np.empty((BLOCK // 2, 2), np.uint8)
-    for index, plane in enumerate(planes):
-        elements[:, index] = np.frombuffer(plane, np.uint8)
-    change = elements.view("<u2").ravel()
-    change = (change >> 1) ^ -(change & 1)
-    old = np.frombuffer(base, "<u2")
-    if coding is not Coding.FLOAT:
-        return (old + change).tobytes()
-    new = monotone(old) + change
-    return monotone(new).tobytes()
-
-
-def monotone(bits):
-    """Map the bits of floats to integers in the same order, and back."""
-    return bits ^ ((bits.view("<i2") >> 15).view("<u2") & 0x7FFF)
+        doing.combine(coding, 2, made[start:end], elements[start:end])
+    return made.obj
 
 
 def main(_arguments: list[str]) -> int:
@@ -98,15 +81,17 @@ def main(_arguments: list[str]) -> int:
     for coding, name in CODINGS.items():
         packed = packed_planes(residue(coding, 2, old, new))
         planes = [frames.decompress(plane[4:], BLOCK // 2) for plane in packed]
-        python, made = best(lambda c=coding, p=planes: in_python(c, old, p))
-        with_numpy, same = best(lambda c=coding, p=planes: in_numpy(c, old, p))
+        python, made = best(lambda c=coding, p=planes: decode(lanes, c, old, p))
+        with_numpy, same = best(lambda c=coding, p=planes: decode(vectors, c, old, p))
         if made != new or same != new:
             raise SystemExit("a decoder is wrong")
         rows.append((f"arithmetic, {name}", f"{python:.2f}", f"{with_numpy:.2f}"))
     coders = compared(packed_input(old, new))
     planes_taken, _ = best(lambda: [frames.decompress(plane[4:], BLOCK // 2) for plane in packed])
     sha256, _ = best(lambda: hashlib.sha256(new).digest())
-    rows.append(("zstd, two planes (another thread)", f"{planes_taken:.2f}", f"{planes_taken:.2f}"))
+    rows.append(
+        ("zstd, two planes (the same thread)", f"{planes_taken:.2f}", f"{planes_taken:.2f}")
+    )
     rows.append(("SHA-256, once (another thread)", f"{sha256:.2f}", f"{sha256:.2f}"))
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with TemporaryDirectory(dir=memory) as folder:
@@ -152,31 +137,37 @@ def decoding(both: list[Model], folder: Path) -> list[str]:
     made = folder / "patch"
     encoding = launch([*LAUNCHER, *ENCODE, str(old), str(new), str(made)])
     command = [*LAUNCHER, *DECODE, str(old), str(made), os.devnull]
-    decoding = min((launch(command) for _ in range(3)), key=operator.itemgetter("seconds"))
-    whole = launch([*command, "modelward.update"])["memory"]
-    with_numpy = launch([*command, "modelward.update", "numpy"])["memory"]
+    command = [*LAUNCHER, *DECODE, str(old), str(made), os.devnull]
+
+    def fastest(*modules: str) -> dict:
+        return min((launch([*command, *modules]) for _ in range(3)), key=SECONDS)
+
+    measured = (
+        ("encode", encoding),
+        ("decode with numpy", fastest()),
+        ("decode without", fastest("-numpy")),
+        ("decode with numpy, the whole client loaded", fastest("modelward.update")),
+        ("decode without, the whole client loaded", fastest("-numpy", "modelward.update")),
+    )
     size = new.stat().st_size
     rows = (
         (
             name,
-            f"{one['seconds']:.1f}",
+            f"{one['seconds']:.2f}",
+            f"{size / one['seconds'] / 1e6:.0f}",
             f"{one['cpu']:.1f}",
-            f"{size / one['cpu'] / 1e6:.0f}",
-            f"{one['memory'] / 2**20:.0f} MiB",
+            f"{one['memory'] / 1e6:.0f} MB",
         )
-        for name, one in (("encode", encoding), ("decode, best of 3", decoding))
+        for name, one in measured
     )
-    header = ("", "seconds", "processor seconds", "MB a processor second", "peak memory")
+    header = ("", "seconds", "MB/s", "processor seconds", "peak memory")
     opening = (
         f"A synthetic bf16 file of {size >> 20} MiB, patch {100 * made.stat().st_size / size:.1f} "
-        "%; whole processes, start-up included, every byte of the result hashed twice. The "
-        f"machine's load was {os.getloadavg()[0]:.0f}: the more, the less its clock says."
+        "%; whole processes, start-up included, every byte of the result hashed twice; decode: "
+        f"best of 3. The machine's load was {os.getloadavg()[0]:.0f}: the more, the less its "
+        "clock says."
     )
-    closing = (
-        f"With the whole client loaded, decoding takes {whole / 2**20:.0f} MiB; if numpy were "
-        f"loaded, too, {with_numpy / 2**20:.0f} MiB."
-    )
-    return [opening, "", *page.table(header, rows), "", closing]
+    return [opening, "", *page.table(header, rows)]
 
 
 def launch(command: list[str]) -> dict:

@@ -10,6 +10,7 @@ import pytest
 
 from modelward.errors import Refused
 from modelward.transfer import patch
+from modelward.transfer.patch import arithmetic
 from tests.transfer.patch.applying import applied, blocks
 
 VECTORS = sorted((Path(__file__).parents[2] / "vectors/tensor-delta").glob("*.txt"))
@@ -30,8 +31,10 @@ def read(path: Path) -> tuple[bytes | None, bytes | None, bytes, str]:
     )
 
 
+@pytest.mark.parametrize("large", [0, 1 << 60], ids=["numpy", "integers"])
 @pytest.mark.parametrize("path", VECTORS, ids=lambda path: path.stem)
-def test_a_vector_is_applied_or_refused_as_it_says(path):
+def test_a_vector_is_applied_or_refused_as_it_says(path, large, monkeypatch):
+    monkeypatch.setattr(arithmetic, "LARGE", large)
     base, new, data, refused = read(path)
     assert path.stem.startswith("bad-") == (new is None) == bool(refused)
     length = int.from_bytes(data[24:32], "little")

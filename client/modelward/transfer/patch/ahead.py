@@ -3,12 +3,13 @@
 import queue
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-DEPTH = 2  # items: enough to smooth, little to hold
+DEPTH = 2  # items: one is ready and one being made while a third one is in use
+HELD = DEPTH + 1  # items that exist at once
 
 
 class _End(Generic[T]):
@@ -22,8 +23,10 @@ class _End(Generic[T]):
 def ahead(items: Generator[T, None, None]) -> Iterator[Iterator[T]]:
     """Run a generator in a thread, at most `DEPTH` items ahead of who reads them.
 
-    Leaving the context stops the thread after the item that it is making and waits for it. An
-    error of the generator is raised where its item would have been.
+    An item counts as read until the next one is asked for: what it is made of may be used again
+    for the item that comes `HELD` later. Leaving the context stops the thread after the item that
+    it is making and waits for it. An error of the generator is raised where its item would have
+    been.
     """
     ready: queue.Queue[T | _End[T]] = queue.Queue()
     room = threading.Semaphore(DEPTH)
@@ -32,12 +35,9 @@ def ahead(items: Generator[T, None, None]) -> Iterator[Iterator[T]]:
     def work() -> None:
         error: BaseException | None = None
         try:
-            with closing(items):
-                for item in items:
-                    ready.put(item)
-                    room.acquire()
-                    if stopped.is_set():
-                        break
+            with closing(items), suppress(StopIteration):
+                while room.acquire() and not stopped.is_set():
+                    ready.put(next(items))  # no name: an item is not held while the next is made
         except BaseException as problem:  # noqa: BLE001 - raised again in the reader's thread
             error = problem
         ready.put(_End(error))
@@ -51,6 +51,7 @@ def ahead(items: Generator[T, None, None]) -> Iterator[Iterator[T]]:
                 return
             room.release()
             yield item
+            del item  # not held while waiting for the next
 
     thread = threading.Thread(target=work, name="modelward-patch", daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Arithmetic on many elements at once, in Python's own big integers.
+"""Arithmetic on many elements at once, in Python's own big integers: see `.arithmetic`.
 
 A piece of a file is one integer, and each element is a lane of it. Python adds, shifts and masks
 such integers at gigabytes a second, so that a device needs no numpy (docs/adr/0011). Nothing may
@@ -15,55 +15,43 @@ _CRUMBS = tuple(bytes(byte >> shift & 3 for byte in range(256)) for shift in (0,
 PIECE = 128 << 10  # bytes: the most that is combined at once; a part of the format
 
 
-def interleave(planes: list[bytes]) -> bytes | bytearray:
+def interleave(planes: list[bytes]) -> memoryview:
     """Return elements, given the planes of their first bytes, second bytes and so on."""
     if len(planes) == 1:
-        return planes[0]
+        return memoryview(planes[0])
     elements = bytearray(len(planes) * len(planes[0]))
     for index, plane in enumerate(planes):
         elements[index :: len(planes)] = plane
-    return elements
+    return memoryview(elements)
 
 
 def from_crumbs(low: bytes, rest: bytes) -> bytes:
-    """Return a plane, given the two low bits of its bytes, four to a byte, and all other bits.
-
-    Args:
-        low: The low bits; the first byte's are lowest.
-        rest: The plane's bytes, shifted right by two.
-    """
+    """Return a plane, given the two low bits of its bytes, four to a byte, and all other bits."""
     spread = bytearray(4 * len(low))
     for place, table in enumerate(_CRUMBS):
         spread[place::4] = low.translate(table)
     del spread[len(rest) :]
     if rest.count(0) == len(rest):
         return bytes(spread)
-    # Bits that a shift would push into the next byte are dropped: only a forged patch has them.
     high = int.from_bytes(rest.translate(_SHIFTED), "little")
     return (high | int.from_bytes(spread, "little")).to_bytes(len(rest), "little")
 
 
-def combine(coding: Coding, width: int, base: bytes, residue: bytes | memoryview) -> bytes:
-    """Return the new elements.
-
-    Args:
-        coding: How the residue was made: `SUBTRACT`, `FLOAT` or `XOR`.
-        width: Bytes of an element, little-endian.
-        base: The base's elements, at most `PIECE` bytes.
-        residue: What the patch has for them; as many bytes.
-    """
-    old = int.from_bytes(base, "little")
+def combine(coding: Coding, width: int, elements: memoryview, residue: memoryview) -> None:
+    """Put new elements in the place of the base's, at most `PIECE` bytes."""
+    old = int.from_bytes(elements, "little")
     change = int.from_bytes(residue, "little")
     if coding is Coding.XOR:
-        return (old ^ change).to_bytes(len(base), "little")
-    lanes = _lanes(width)
-    if coding is Coding.FLOAT:
-        old = lanes.monotone(old)
-    change = lanes.unzigzag(change)
-    new = (old & lanes.rest) + (change & lanes.rest) ^ (old ^ change) & lanes.top
-    if coding is Coding.FLOAT:
-        new = lanes.monotone(new)
-    return new.to_bytes(len(base), "little")
+        new = old ^ change
+    else:
+        lanes = _lanes(width)
+        if coding is Coding.FLOAT:
+            old = lanes.monotone(old)
+        change = lanes.unzigzag(change)
+        new = (old & lanes.rest) + (change & lanes.rest) ^ (old ^ change) & lanes.top
+        if coding is Coding.FLOAT:
+            new = lanes.monotone(new)
+    elements[:] = new.to_bytes(len(elements), "little")
 
 
 class _Lanes:

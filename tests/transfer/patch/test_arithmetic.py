@@ -1,14 +1,16 @@
-"""Arithmetic on lanes, compared with the same done one element at a time."""
+"""Arithmetic on many elements at once, by both who do it, compared with one element at a time."""
 
 import struct
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelward.transfer.patch import lanes
+from modelward.transfer.patch import arithmetic, lanes, vectors
 from modelward.transfer.patch.operations import Coding
 
+BOTH = pytest.mark.parametrize("doing", [lanes, vectors], ids=lambda module: module.__name__)
 WIDTHS = st.sampled_from((1, 2, 4, 8))
 
 
@@ -45,14 +47,27 @@ def expected(coding: Coding, width: int, base: bytes, residue: bytes) -> bytes:
     return b"".join(number.to_bytes(width, "little") for number in made)
 
 
+def combined(
+    doing, coding: Coding, width: int, base: bytes, residue: bytes, *, at: int = 0
+) -> bytes:
+    """Combine in the middle of a buffer, of which nothing else may change."""
+    buffer = bytearray(b"\xa5" * at + base + b"\x5a" * 9)
+    elements = memoryview(buffer)[at : at + len(base)]
+    doing.combine(coding, width, elements, memoryview(residue))
+    assert (buffer[:at], buffer[at + len(base) :]) == (b"\xa5" * at, b"\x5a" * 9)
+    return bytes(elements)
+
+
+@BOTH
 @pytest.mark.fuzz
 @given(
     width=WIDTHS,
     coding=st.sampled_from((Coding.SUBTRACT, Coding.FLOAT, Coding.XOR)),
     data=st.data(),
     count=st.integers(0, 40),
+    at=st.integers(0, 9),
 )
-def test_no_lane_disturbs_another(width, coding, data, count):
+def test_no_element_disturbs_another(doing, *, width, coding, data, count, at):
     interesting = st.sampled_from((0, 1, 2, (1 << 8 * width) - 1, 1 << 8 * width - 1))
     numbers = st.lists(
         interesting | st.integers(0, (1 << 8 * width) - 1), min_size=count, max_size=count
@@ -60,14 +75,16 @@ def test_no_lane_disturbs_another(width, coding, data, count):
     base, residue = (
         b"".join(number.to_bytes(width, "little") for number in data.draw(numbers)) for _ in "ab"
     )
-    assert lanes.combine(coding, width, base, residue) == expected(coding, width, base, residue)
+    made = combined(doing, coding, width, base, residue, at=at)
+    assert made == expected(coding, width, base, residue)
 
 
+@BOTH
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_a_whole_piece_is_combined(width):
+def test_a_whole_piece_is_combined(doing, width):
     base = bytes(range(256)) * (lanes.PIECE // 256)
     residue = bytes(reversed(base))
-    made = lanes.combine(Coding.SUBTRACT, width, base, residue)
+    made = combined(doing, Coding.SUBTRACT, width, base, residue)
     for position in (0, lanes.PIECE // 2, lanes.PIECE - width):
         part = slice(position, position + width)
         assert made[part] == expected(Coding.SUBTRACT, width, base[part], residue[part])
@@ -81,24 +98,36 @@ def test_the_order_of_floats_is_the_order_of_integers():
     assert signed[4] - signed[3] == 1  # -0.0 and 0.0 are neighbours, and not the same
 
 
-@given(count=st.integers(1, 8), size=st.integers(0, 9), data=st.data())
-def test_planes_are_interleaved(count, size, data):
+@BOTH
+@given(count=WIDTHS, size=st.integers(1, 9), data=st.data())
+def test_planes_are_interleaved(doing, count, size, data):
     planes = [data.draw(st.binary(min_size=size, max_size=size)) for _ in range(count)]
-    assert bytes(lanes.interleave(planes)) == b"".join(map(bytes, zip(*planes, strict=True)))
+    assert bytes(doing.interleave(planes)) == b"".join(map(bytes, zip(*planes, strict=True)))
 
 
+@BOTH
 @given(plane=st.binary(max_size=40))
-def test_a_plane_comes_back_from_crumbs(plane):
+def test_a_plane_comes_back_from_crumbs(doing, plane):
     padded = plane + bytes(-len(plane) % 4)
     low = bytes(
         sum((byte & 3) << 2 * place for place, byte in enumerate(padded[start : start + 4]))
         for start in range(0, len(padded), 4)
     )
-    assert lanes.from_crumbs(low, bytes(byte >> 2 for byte in plane)) == plane
+    assert doing.from_crumbs(low, bytes(byte >> 2 for byte in plane)) == plane
 
 
 @given(low=st.binary(max_size=5), data=st.data())
-def test_crumbs_that_were_made_up_make_bytes(low, data):
+def test_crumbs_that_were_made_up_make_the_same_bytes(low, data):
     size = max(0, 4 * len(low) - data.draw(st.integers(0, 3)))
     rest = data.draw(st.binary(min_size=size, max_size=size))
-    assert len(lanes.from_crumbs(low, rest)) == len(rest)
+    made = lanes.from_crumbs(low, rest)
+    assert len(made) == len(rest)
+    assert vectors.from_crumbs(low, rest) == made
+
+
+def test_numpy_is_taken_for_large_files_where_it_is_installed(monkeypatch):
+    assert arithmetic.arithmetic(arithmetic.LARGE - 1) is lanes
+    assert arithmetic.arithmetic(arithmetic.LARGE) is vectors
+    monkeypatch.delitem(sys.modules, "modelward.transfer.patch.vectors")
+    monkeypatch.setitem(sys.modules, "numpy", None)  # importing it fails
+    assert arithmetic.arithmetic(arithmetic.LARGE) is lanes
