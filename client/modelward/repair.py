@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modelward import activate, fastpath, restore, scan, update
+from modelward import activate, alarm, fastpath, restore, scan, update
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import examine, required
@@ -45,12 +45,14 @@ class Repaired:
     fetched: int
 
 
-def repair(
+def repair(  # noqa: PLR0913 - as `modelward.update.update`
     device: Device,
     models: Sequence[str],
     progress: Progress,
     watch: update.Watch,
     given: Sources | None = None,
+    *,
+    keep_waiting: Callable[[str], bool] = fsops.never,
 ) -> Repaired:
     """Scan a device and mend what is damaged.
 
@@ -60,20 +62,24 @@ def repair(
         progress: Told of the bytes that are hashed.
         watch: Is told what is fetched.
         given: Where bytes come from; None for what the device is configured for.
+        keep_waiting: Whether to wait for an update that runs; see `fsops.lock`.
 
     Raises:
         UsageError: A model is not installed.
         Refused: What is installed cannot be read, and not be told from what else is here.
         Unavailable: An update runs.
     """
-    with fsops.lock(device.config.state / "lock"), update.sources_of(device, given) as used:
+    with (
+        fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
+        update.sources_of(device, given) as used,
+    ):
         restored = restore.generation(device)
         found = scan.scan(device, models, progress)
         activate.recover(device, watch.passed, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)
         work.mend()
         after = scan.scan(device, models, progress) if found.damage else found
-        _clear_alarms(device, after)
+        alarm.end(device, after)
     mended = (*restored, *(each for each in found.damage if each not in after.damage))
     remaining = tuple((each, work.why(each)) for each in after.damage)
     return Repaired(mended, remaining, after, work.fetched)
@@ -242,15 +248,3 @@ class _Repair:
 def _is_in(device: Device, path: Path) -> bool:
     """Tell whether a path is one of the store."""
     return path.is_relative_to(device.config.state / "store")
-
-
-def _clear_alarms(device: Device, scanned: Scanned) -> None:
-    """End the alarms about what is intact, or gone."""
-    for model, slot in scanned.slots:
-        if scanned.is_intact(model, slot):
-            device.alarms.clear(model, slot.sha256)
-    kept = scan.kept_slots(device, device.slots.installed())
-    known = {(model, slot.sha256) for model, slot in kept}
-    for alarm in device.alarms.pending():
-        if (alarm.model, alarm.release) not in known:
-            device.alarms.clear(alarm.model, alarm.release)

@@ -79,8 +79,10 @@ class Sent:
     problem: str = ""
 
 
-def tell(device: Device, happened: Happened) -> None:
+def tell(device: Device, happened: Happened | None) -> None:
     """Report how an update ended, if that is news, and send what waits. Never raises.
+
+    Without an update, only alarms may be news: those that came, and those that are over.
 
     Nothing new is reported at most once a period; so is what could not be had. A refusal that
     repeats itself is reported once an hour.
@@ -132,11 +134,11 @@ def due(device: Device) -> bool:
     return not 0 <= age < device.config.reports.period
 
 
-def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
+def _is_news(device: Device, store: ReportStore, happened: Happened | None) -> bool:
     newest = _newest(store)
-    if newest is not None and _new_alarms(device, newest[1]):
+    if newest is not None and _other_alarms(device, newest[1]):
         return True
-    if happened.outcome not in NOTEWORTHY or newest is None:
+    if happened is None or happened.outcome not in NOTEWORTHY or newest is None:
         return due(device)
     ended = newest[1].ended
     same = ended is not None and (ended.outcome, ended.gate, ended.reason) == (
@@ -149,12 +151,12 @@ def _is_news(device: Device, store: ReportStore, happened: Happened) -> bool:
     return not timedelta() <= device.clock() - newest[1].time < AGAIN
 
 
-def _new_alarms(device: Device, newest: Report) -> bool:
-    """Tell whether there is an alarm that the newest report does not have."""
+def _other_alarms(device: Device, newest: Report) -> bool:
+    """Tell whether there are other alarms than those that the newest report has."""
     known = {(alarm.kind, alarm.name) for alarm in newest.alarms}
     memory = None if device.log.is_empty() else log_memory.remember(device)
     now = {(alarm.kind, alarm.name) for alarm in _alarms(device, memory)}
-    return not now <= known
+    return now != known
 
 
 def _queue(device: Device, store: ReportStore, happened: Happened | None) -> None:

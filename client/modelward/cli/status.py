@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from modelward.cli.options import command, device_of
-from modelward.cli.terminal import say
+from modelward.cli.terminal import REPAIR, say
 from modelward.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     if not installed.active:
         lines.append("  nothing is installed yet: run `modelward update`")
     for found in alarms:
-        lines += [f"ALARM: {found.to_text()}", "  what to do: run `modelward verify --repair`"]
+        lines += [f"ALARM: {found.to_text()}", f"  what to do: {REPAIR}"]
     lines += memory.lines() if memory else []
     if ended:
         reason = f": {ended['reason']}" if ended.get("reason") else ""

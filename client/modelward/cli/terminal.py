@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 SHOW = 0.25  # seconds between two progress bars
+REPAIR = "run `modelward verify --repair`"
 
 
 class Terminal:
@@ -55,6 +56,12 @@ class Terminal:
             # Nobody reads any more (`| head`): that must not stop an update half-way.
             self._quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def alarm(self, text: str) -> None:
+        """Print what was found changed on this device, and what to do."""
+        self.tell({"event": "alarm", "reason": text, "advice": REPAIR})
+        if not self._quiet:
+            sys.stderr.write(f"ALARM: {text}\n  what to do: {REPAIR}\n")
 
     def fetching(self, received: int, total: int, source: str) -> None:
         """Draw the bar, and tell of it, a few times a second at most."""

@@ -90,8 +90,11 @@ def attend(
     only_check: bool,
 ) -> ExitCode:
     """Show an update while it goes, say how it ended, and note that down if it was for real."""
+    alarms = device.alarms.pending()
     with _events(getattr(options, "events", None)) as events:
         watch = Terminal(quiet=options.json, events=events)
+        for alarm in alarms:
+            watch.alarm(alarm.to_text())
         try:
             outcome = act(watch)
         except ModelwardError as error:
@@ -102,6 +105,8 @@ def attend(
             raise
         watch.end()
         result = outcome.to_dict(only_check=only_check)
+        if alarms:
+            result["alarms"] = [alarm.to_dict() for alarm in alarms]
         watch.tell({"event": "end", **result})
     if not only_check:
         _note(device, result)
@@ -134,6 +139,8 @@ def _note(device: "Device", result: Mapping[str, Any]) -> None:
 def _nothing_new(options: "argparse.Namespace") -> bool:
     """Take the fast path of gate 3, before anything slow is loaded."""
     state = state_of(options)
+    if any((state / "alarms").glob("*.json")):
+        return False  # somebody has to be told
     try:
         file = (state / settings.FILE).read_bytes()
     except OSError:

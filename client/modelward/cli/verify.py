@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from modelward.cli.options import command, device_of
-from modelward.cli.terminal import Terminal, say
+from modelward.cli.terminal import REPAIR, Terminal, say
 from modelward.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _HELP = """\
 Hash every file of every installed model again and verify its proof; so too the release that is
 kept to fall back to, all blobs, and the small files that this device remembers by. Exit code 3 if
-anything is not as it was approved.
+anything is not as it was approved; of a model, the alarm is raised.
 
 With --repair, mend it: from a copy that is here, else from wherever this device fetches. Versions
 do not change, and programs that have a model open are not disturbed. Exit code 3 if damage remains.
@@ -36,14 +36,16 @@ def _run(options: argparse.Namespace) -> ExitCode:
 
 
 def _verify(options: argparse.Namespace) -> ExitCode:
-    from modelward import scan  # noqa: PLC0415 - each command loads what it needs
+    from modelward import alarm, scan  # noqa: PLC0415 - each command loads what it needs
 
     terminal = Terminal(quiet=options.json)
-    found = scan.scan(device_of(options), options.models, terminal.hashing)
+    device = device_of(options)
+    found = scan.scan(device, options.models, terminal.hashing)
     terminal.end()
+    alarm.raise_about(device, found)
     text = [*_slots(found), *map(_problem, found.damage)]
     if found.damage:
-        text.append("what to do: run `modelward verify --repair`")
+        text.append(f"what to do: {REPAIR}")
     say(
         options,
         {

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelward import config as configuration
 from modelward.config import Config
+from modelward.daemon.mend import mend
 from modelward.errors import ExitCode, Gate, ModelwardError, Unavailable
 from modelward.formats import strict
 
@@ -41,17 +42,19 @@ class Job:
         state: The state directory.
         settings: The settings that count, merged from file, environment and flags.
         only_check: Decide, and change nothing.
+        mend: Mend first what an alarm is pending about.
     """
 
     state: Path
     settings: Mapping[str, Any]
     only_check: bool = False
+    mend: bool = False
 
     @classmethod
     def parse(cls, line: str) -> "Job":
         """Parse the line that `to_line` returns."""
         data = json.loads(line)
-        return cls(Path(data["state"]), data["settings"], data["only_check"])
+        return cls(Path(data["state"]), data["settings"], data["only_check"], data["mend"])
 
     def to_line(self) -> str:
         """Return the job as one line."""
@@ -60,6 +63,7 @@ class Job:
                 "state": str(self.state),
                 "settings": dict(self.settings),
                 "only_check": self.only_check,
+                "mend": self.mend,
             }
         )
 
@@ -72,8 +76,11 @@ class Job:
 class Watch:
     """Tells what an update does, and ends it at a point where that leaves nothing half done.
 
-    Args:
+    Attributes:
         tell: Is given each event.
+
+    Args:
+        tell: See there.
         told_to_stop: Tells whether to end.
         clock: Monotonic seconds.
         sleep: Waits so many seconds.
@@ -86,7 +93,7 @@ class Watch:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._tell = tell
+        self.tell = tell
         self._told_to_stop = told_to_stop
         self._clock = clock
         self._sleep = sleep
@@ -99,7 +106,7 @@ class Watch:
         Raises:
             Unavailable: It is to end, and nothing has been changed yet.
         """
-        self._tell(
+        self.tell(
             {"event": "gate", "gate": gate.label, "gate_number": gate.number, "detail": detail}
         )
         if gate.number < Gate.INSTALL.number:
@@ -111,23 +118,34 @@ class Watch:
         Raises:
             Unavailable: It is to end.
         """
-        self._check_stop()
-        now = self._clock()
-        if now - self._heartbeat >= HEARTBEAT:
-            self._heartbeat = now
-            told = {"event": "fetching", "received": received, "total": total, "source": source}
-            self._tell(told)
+        told = {"event": "fetching", "received": received, "total": total, "source": source}
+        self._moving(told)
+
+    def hashing(self, done: int, total: int) -> None:
+        """Tell how much has been hashed, now and then.
+
+        Raises:
+            Unavailable: It is to end.
+        """
+        self._moving({"event": "hashing", "done": done, "total": total})
 
     def keep_waiting(self, holder: str) -> bool:
         """Wait a moment for another updater: somebody may be at the device. Not for ever."""
         now = self._clock()
         if self._waiting_since is None:
             self._waiting_since = now
-            self._tell({"event": "waiting", "holder": holder})
+            self.tell({"event": "waiting", "holder": holder})
         if self._told_to_stop() or now - self._waiting_since >= LOCK_PATIENCE:
             return False
         self._sleep(LOCK_POLL)
         return True
+
+    def _moving(self, event: Event) -> None:
+        self._check_stop()
+        now = self._clock()
+        if now - self._heartbeat >= HEARTBEAT:
+            self._heartbeat = now
+            self.tell(event)
 
     def _check_stop(self) -> None:
         if self._told_to_stop():
@@ -138,6 +156,8 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     """Make one check; return how it ended, as `modelward update --json` prints it."""
     try:
         config = job.config
+        if job.mend:
+            mend(config, watch, watch.tell)
         if _nothing_new(config):
             return {"outcome": "unchanged", "exit_code": 0, "changes": [], "fetched": 0}
         return _update(config, watch, only_check=job.only_check)

@@ -73,6 +73,9 @@ class Daemon:
     _serving: Serving | None = None
     _serve_at: float = 0.0  # when it may be started again
     _alive: bool = True  # False once something hangs that only a restart may mend
+    _mending: bool = False  # whether the check that runs mends what an alarm is pending about
+    _mends: int = 0  # checks in a row that did
+    _mend_at: float = 0.0  # when one may again, in seconds since boot
 
     def run(self, *, wait: bool = False) -> ExitCode:
         """Run until SIGTERM or SIGINT.
@@ -145,9 +148,23 @@ class Daemon:
         """Have a check made; return how it ended."""
         only_check = not self._schedule.may_change(self.now())
         self.notifier.status("checking" + (" only: no maintenance window" if only_check else ""))
-        result = self._attended(Job(self.state, self._settings, only_check))
+        may_mend = self.clock() >= self._mend_at
+        self._mending = False
+        result = self._attended(Job(self.state, self._settings, only_check, may_mend))
         self._tell_result(result, only_check=only_check)
+        if may_mend:
+            self._note_mending()
         return result
+
+    def _note_mending(self) -> None:
+        """Let each check in a row that mends be followed by twice as long a pause without.
+
+        However it ended: a disk may go on damaging what was mended.
+        """
+        self._mends = self._mends + 1 if self._mending else 0
+        if self._mends:
+            pause = replace(self._schedule, failures=self._mends).delay(self.chance())
+            self._mend_at = self.clock() + pause
 
     def _attended(self, job: Job) -> Mapping[str, Any]:
         try:
@@ -278,6 +295,7 @@ class Daemon:
         return not self._stopping
 
     def _tell_event(self, event: Mapping[str, Any]) -> None:
+        self._mending |= event.get("event") == "repairing"
         told = words.of_event(event)
         if told is not None:
             level, message = told

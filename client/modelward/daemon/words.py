@@ -20,6 +20,21 @@ def of_event(event: Mapping[str, Any]) -> Told | None:
             return Level.DEBUG, f"fetched {share} % of {total / 1e6:.1f} MB"
         case {"event": "waiting", "holder": holder}:
             return Level.INFO, f"waits for process {holder}, which is updating this device"
+        case {"event": "hashing", "done": int(done), "total": int(total)}:
+            return Level.DEBUG, f"hashed {100 * done // max(1, total)} % of {total / 1e6:.1f} MB"
+    return _of_repair(event)
+
+
+def _of_repair(event: Mapping[str, Any]) -> Told | None:
+    match event:
+        case {"event": "repairing", "alarms": [*alarms]}:
+            return Level.ERROR, f"ALARM: {'; '.join(map(str, alarms))}; repairing it"
+        case {"event": "repaired", "mended": [*mended], "fetched": fetched}:
+            how = f"{len(mended)} mended" if mended else "nothing is damaged any more"
+            return Level.NOTICE, f"repaired: {how}; {fetched} bytes were fetched"
+        case {"event": "repair-failed", "reason": reason}:
+            level = _LEVELS.get(event.get("exit_code", ExitCode.REFUSED), Level.ERROR)
+            return level, f"NOT repaired, tried again later: {reason}"
     return None
 
 

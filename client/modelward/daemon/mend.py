@@ -1,0 +1,77 @@
+"""What an alarm is pending about is mended, before anything new is looked for (attack row 29)."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelward.errors import Gate, ModelwardError
+
+if TYPE_CHECKING:
+    from modelward.config import Config
+    from modelward.repair import Repaired
+
+
+class Watch(Protocol):
+    """Is told what happens; see `modelward.daemon.attempt.Watch`."""
+
+    def passed(self, gate: Gate, detail: str) -> None:
+        """Note that a gate was passed."""
+        ...
+
+    def fetching(self, received: int, total: int, source: str) -> None:
+        """Note what arrives."""
+        ...
+
+    def hashing(self, done: int, total: int) -> None:
+        """Note what is hashed."""
+        ...
+
+    def keep_waiting(self, holder: str) -> bool:
+        """Wait a moment for another updater."""
+        ...
+
+
+def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    """Do what `modelward verify --repair` does, if an alarm about what is installed is pending.
+
+    The alarm is reported first. It ends only if everything is found intact afterwards.
+
+    Args:
+        config: The device's configuration.
+        watch: Is told what happens.
+        tell: Is given the events ``repairing``, then ``repaired`` or ``repair-failed``.
+    """
+    from modelward.install.alarms import AlarmStore  # noqa: PLC0415 - the daemon does without
+
+    alarms = AlarmStore(config.state, os.environ).pending()
+    if not alarms:
+        return
+    from modelward import repair, report  # noqa: PLC0415 - loads TUF's library and more
+    from modelward.device import Device  # noqa: PLC0415
+
+    device = Device(config)
+    tell({"event": "repairing", "alarms": [alarm.to_text() for alarm in alarms]})
+    report.tell(device, None)
+    try:
+        done = repair.repair(device, (), watch.hashing, watch, keep_waiting=watch.keep_waiting)
+    except ModelwardError as error:
+        tell({"event": "repair-failed", **error.to_dict()})
+    except OSError as error:
+        failed = ModelwardError(str(error), "check permissions and free space")
+        tell({"event": "repair-failed", **failed.to_dict()})
+    else:
+        tell(_told(done))
+    report.tell(device, None)
+
+
+def _told(done: "Repaired") -> dict[str, Any]:
+    result = {
+        "event": "repair-failed" if done.remaining else "repaired",
+        "mended": [damage.to_dict() for damage in done.mended],
+        "fetched": done.fetched,
+    }
+    if done.remaining:
+        damage, why = done.remaining[0]
+        result["reason"] = f"{damage.path}: {damage.problem}: {why}"
+        result["problems"] = [damage.to_dict() | {"why": why} for damage, why in done.remaining]
+    return result

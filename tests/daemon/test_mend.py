@@ -1,0 +1,160 @@
+"""What was tampered with is mended by the daemon itself (attack row 29)."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+import modelward
+from modelward.daemon.log import Level
+from modelward.daemon.words import of_event
+from modelward.errors import ExitCode
+from modelward.formats.report import read_envelope
+from modelward.install.reports import ReportStore
+from tests.daemon.site import Running, configure
+from tests.simulator import server as servers
+from tests.simulator.server import Server
+from tests.simulator.world import MODEL, World
+
+BLOBS = r"/blobs/"
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    """A server of the repository; the device runs 1.1.0 and keeps 1.0.0."""
+    world.publish("1.1.0")
+    with world.serve() as server:
+        assert world.client_here("update", server).code == ExitCode.DONE
+        yield server
+
+
+def flip(world: World, path: str = "model.onnx") -> None:
+    """Change one byte of what runs, and of the blob that it is a link to."""
+    file = world.device / "current" / MODEL / path
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+
+
+def opens(world: World, version: str, *, fallback: bool) -> None:
+    """Require that a version is handed out."""
+    with modelward.open_model(MODEL, world.device) as opened:
+        assert (opened.version, opened.fallback) == (version, fallback)
+
+
+def is_whole(world: World) -> None:
+    """Require that what was approved runs, and that no alarm is pending."""
+    opens(world, "1.1.0", fallback=False)
+    assert world.read_model()[1] == world.offered
+    status = world.client_here("status")
+    assert (status.code, status.json["alarms"]) == (ExitCode.DONE, [])
+    assert world.client_here("verify").code == ExitCode.DONE
+
+
+@pytest.mark.attack(29)
+def test_the_daemon_mends_what_was_found_changed_on_opening(world: World, server: Server) -> None:
+    with Running(world, server) as daemon:
+        daemon.wait_for("checked")
+        flip(world)
+        opens(world, "1.0.0", fallback=True)
+        assert world.client_here("status").code == ExitCode.REFUSED
+        with modelward.open_model(MODEL, world.device) as opened:
+            daemon.signal(signal.SIGUSR1)
+            told = daemon.wait_for("repairing")
+            assert (told["level"], len(told["alarms"])) == ("error", 1)
+            assert "1.1.0 was changed after it was installed" in told["message"]
+            done = daemon.wait_for("repaired")
+            assert {item["path"] for item in done["mended"]} >= {"model.onnx"}
+            assert done["fetched"] > 0
+            assert opened.wait_for_update(timeout=30)  # there is something to open anew
+            assert opened.read("model.onnx")
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+        is_whole(world)
+        daemon.signal(signal.SIGUSR1)
+        daemon.wait_for("checked")
+        assert [line["event"] for line in daemon.seen].count("repairing") == 1
+    # The operator hears of it, and that it is over.
+    store = ReportStore(world.device)
+    told = [read_envelope(store.read(number) or b"")[1] for number in store.pending()]
+    assert [len(report.alarms) for report in told][-2:] == [1, 0]
+
+
+def test_it_mends_what_verify_found_outside_of_windows_too(world: World, server: Server) -> None:
+    slot = (world.device / "current" / MODEL).resolve().parent
+    (slot / "layout.json").unlink()
+    assert world.client_here("verify").code == ExitCode.REFUSED
+    (alarm,) = world.client_here("status").json["alarms"]
+    assert (alarm["version"], alarm["served"]) == ("1.1.0", "1.0.0")
+    configure(world.device, windows='["00:00-00:00"]', interval='"1h"', jitter="0")
+    with Running(world, server) as daemon:
+        daemon.wait_for("repaired")
+        daemon.wait_for("checked")
+        is_whole(world)
+
+
+def test_what_cannot_be_mended_is_tried_ever_more_seldom(world: World, server: Server) -> None:
+    server.lie(BLOBS, servers.status(404))
+    flip(world)
+    opens(world, "1.0.0", fallback=True)
+    with Running(world, server) as daemon:
+        told = daemon.wait_for("repair-failed")
+        assert told["level"] == "error"
+        assert "model.onnx" in {item["path"] for item in told["problems"]}
+        assert "404" in told["message"]
+        for _ in range(2):
+            assert daemon.wait_for("checked")["outcome"] == "unchanged"
+            daemon.signal(signal.SIGUSR1)  # not even then: it was tried just now
+        daemon.wait_for("checked")
+        assert [line["event"] for line in daemon.seen].count("repairing") == 1
+        opens(world, "1.0.0", fallback=True)
+        assert world.client_here("status").code == ExitCode.REFUSED
+        assert daemon.stop() == ExitCode.DONE
+    server.be_honest()
+    configure(world.device, interval='"1s"', jitter="0")
+    with Running(world, server) as daemon:
+        daemon.wait_for("repaired")
+        is_whole(world)
+
+
+def test_it_mends_from_what_is_here_while_nobody_answers(world: World, server: Server) -> None:
+    file = world.device / "current" / MODEL / "model.onnx"
+    data = file.read_bytes()
+    file.unlink()  # the blob is another name of it
+    file.write_bytes(data[:-1] + b"!")
+    opens(world, "1.0.0", fallback=True)
+    server.lie(r"/", servers.status(503))
+    with Running(world, server) as daemon:
+        assert daemon.wait_for("repaired")["fetched"] == 0
+        assert daemon.wait_for("checked")["outcome"] == "unavailable"
+        is_whole(world)
+
+
+def test_update_by_hand_names_the_alarm(world: World, server: Server) -> None:
+    assert "alarms" not in world.client_here("update", server).json
+    flip(world)
+    opens(world, "1.0.0", fallback=True)
+    told = world.client_here("update", server)
+    assert told.code == ExitCode.DONE
+    (alarm,) = told.json["alarms"]
+    assert (alarm["model"], alarm["version"], alarm["served"]) == (MODEL, "1.1.0", "1.0.0")
+    for command in ("update", "check"):
+        said = world.client_here(command, server, as_json=False).err
+        assert "ALARM: meter-reader 1.1.0 was changed after it was installed" in said
+        assert "what to do: run `modelward verify --repair`" in said
+
+
+def test_an_alarm_about_what_is_whole_just_ends(world: World, server: Server) -> None:
+    flip(world)
+    opens(world, "1.0.0", fallback=True)
+    flip(world)
+    with Running(world, server) as daemon:
+        done = daemon.wait_for("repaired")
+        assert (done["mended"], done["fetched"]) == ([], 0)
+        is_whole(world)
+
+
+def test_words() -> None:
+    failed = {"event": "repair-failed", "reason": "no", "exit_code": int(ExitCode.UNAVAILABLE)}
+    assert of_event(failed) == (Level.WARNING, "NOT repaired, tried again later: no")
+    assert of_event({"event": "repairing"}) is None  # of another version
