@@ -9,7 +9,7 @@ from modelward import bring
 from modelward.config import from_settings
 from modelward.config.transfer import TransferSettings
 from modelward.device import Device
-from modelward.errors import Gate, Unavailable, UsageError
+from modelward.errors import Gate, NotNow, UsageError
 from modelward.transfer.http import Http
 from modelward.transfer.pace import Patience
 
@@ -95,7 +95,7 @@ def test_setting_that_makes_no_sense(setting, value):
 def test_large_files_wait_for_their_time(tmp_path):
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     around = f"{noon.astimezone():%H}:00-{noon.astimezone():%H}:30"
-    before = f"{noon.astimezone():%H}:00-{noon.astimezone():%H}:00"
+    later = f"{noon.astimezone():%H}:45-{noon.astimezone():%H}:50"
 
     def device(*windows: str) -> Device:
         settings = {
@@ -107,6 +107,8 @@ def test_large_files_wait_for_their_time(tmp_path):
 
     bring._check_window(device())
     bring._check_window(device(around))
-    with pytest.raises(Unavailable, match="large files are fetched at") as problem:
-        bring._check_window(device(before))
+    with pytest.raises(NotNow, match="large files are fetched at") as problem:
+        bring._check_window(device(later))
     assert problem.value.gate is Gate.FETCH
+    assert problem.value.to_dict()["outcome"] == "unavailable"
+    assert problem.value.to_dict()["opens_in"] == 45 * 60

@@ -1,11 +1,12 @@
 """Gates 9 and 10 of one device: what it has, what it can do, and where it puts what it fetches."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from modelward.device import Device
-from modelward.errors import Gate, Refused, Unavailable
+from modelward.errors import Gate, NotNow, Refused
 from modelward.formats import window
 from modelward.formats.installed import Installed
 from modelward.formats.release import Release
@@ -107,10 +108,11 @@ def _check_window(device: Device) -> None:
     windows = device.config.transfer.windows
     now = device.clock().astimezone()
     if windows and not window.inside(windows, now):
-        raise Unavailable(
+        raise NotNow(
             f"it is {now:%H:%M}, and large files are fetched at {', '.join(windows)} only",
             "wait, or set `windows` in [transfer] of modelward.toml",
             Gate.FETCH,
+            math.ceil(window.opens_in(windows, now)),
         )
 
 

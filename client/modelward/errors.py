@@ -150,6 +150,22 @@ class Unavailable(ModelwardError):
     again: float | None = None
 
 
+class NotNow(Unavailable):
+    """This device's own settings say: later. Nothing is wrong.
+
+    Attributes:
+        opens_in: Seconds until they no longer do.
+    """
+
+    def __init__(self, reason: str, advice: str, gate: Gate, opens_in: int) -> None:
+        super().__init__(reason, advice, gate)
+        self.opens_in = opens_in
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as a JSON object, with when to come again."""
+        return super().to_dict() | {"opens_in": self.opens_in}
+
+
 class NotFound(Unavailable):
     """The server answered that there is no such file.
 

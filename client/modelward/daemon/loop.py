@@ -179,11 +179,15 @@ class Daemon:
     def _pause_after(self, result: Mapping[str, Any]) -> float:
         """Return the seconds from the end of a check to the next one."""
         done = result["exit_code"] == ExitCode.DONE
-        self._schedule = self._schedule.succeeded() if done else self._schedule.failed()
+        later = _number(result.get("opens_in"))  # nothing failed: it is not time to fetch
+        fine = done or later is not None
+        self._schedule = self._schedule.succeeded() if fine else self._schedule.failed()
         wait = self._schedule.delay(self.chance(), _number(result.get("retry_after")))
         if result["outcome"] == "available":  # and the window was shut
             opening = self._schedule.opening(self.now(), self.chance())
             wait = wait if opening is None else min(wait, opening)
+        if later is not None:
+            wait = min(wait, later + self._schedule.settings.jitter * self.chance())
         until = result.get("trial_until")
         left = (datetime.fromisoformat(until) - self.now()).total_seconds() if until else 0.0
         if until and (left > 0 or done):  # then what is on trial can be confirmed

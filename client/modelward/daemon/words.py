@@ -53,6 +53,8 @@ def of_result(result: Mapping[str, Any], *, only_check: bool) -> Told:
         )
         return Level.NOTICE, "; ".join(changes)
     level = _LEVELS.get(result["exit_code"], Level.ERROR)
+    if "opens_in" in result:
+        level = Level.INFO  # as it was set
     if not result.get("reason"):
         return level, f"{result['outcome']}: nothing to do"
     where = f" at gate {result['gate_number']} ({result['gate']})" if result.get("gate") else ""

@@ -1,0 +1,45 @@
+"""When the daemon looks next, by how the last check ended."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from modelward.daemon.loop import Daemon
+from modelward.daemon.notify import Notifier
+from modelward.errors import Gate, ModelwardError, NotNow, Unavailable
+
+RUN = {"interval": "10m", "jitter": "2m", "backoff": "6h"}
+CHANCE = 0.5
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Daemon:
+    settings = {"repository": "https://a.example", "device_id": "test", "run": RUN}
+
+    def say(*_: object, **__: object) -> None:
+        pass
+
+    made = Daemon(
+        tmp_path, lambda: settings, cast("Any", say), cast("Notifier", None), chance=lambda: CHANCE
+    )
+    made._read_settings()
+    return made
+
+
+def pauses(daemon: Daemon, error: ModelwardError, count: int) -> list[float]:
+    return [daemon._pause_after(error.to_dict()) for _ in range(count)]
+
+
+def test_failures_double_the_pause(daemon: Daemon) -> None:
+    absent = Unavailable("nobody answers")
+    assert pauses(daemon, absent, 4) == [600 + 60, 1200 + 60, 2400 + 60, 4800 + 60]
+
+
+def test_waiting_for_the_hour_to_fetch_is_no_failure(daemon: Daemon) -> None:
+    assert pauses(daemon, NotNow("", "", Gate.FETCH, 7200), 9) == [660] * 9
+
+
+def test_it_is_there_when_the_hour_comes(daemon: Daemon) -> None:
+    pauses(daemon, Unavailable("nobody answers"), 5)
+    assert pauses(daemon, NotNow("", "", Gate.FETCH, 90), 1) == [90 + 60]
