@@ -16,6 +16,7 @@ BENCHMARKS = (
     "audit",
     "deltas",
     "delta_stages",
+    "delta_update",
     "publish",
     "daemon",
     "check",

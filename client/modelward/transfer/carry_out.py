@@ -22,6 +22,7 @@ from modelward.transfer.plan import Here, How, Limits, Plan, Step, Way
 from modelward.transfer.sources import Sources
 
 BLOCK = 1 << 20  # bytes
+READ = 256 << 10  # bytes of a patch at a time
 
 
 class Shelf(fetch.Shelf, Protocol):
@@ -351,7 +352,7 @@ class _Writing:
 
 
 def _blocks(file: BinaryIO) -> Iterator[memoryview]:
-    while block := file.read(BLOCK):
+    while block := file.read(READ):
         yield memoryview(block)
 
 

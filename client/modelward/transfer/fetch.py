@@ -24,6 +24,7 @@ from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch
 
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
 TICK = 0.1  # seconds between two looks at how far things are
+PARTING = 0.1  # seconds: for a receiver that is done to end, and what it holds with it
 ENOUGH = 64 << 10  # bytes that a connection must have brought for its failure to be forgiven
 
 Progress = Callable[[int], None]  # called with the number of bytes that just arrived
@@ -269,6 +270,8 @@ class _Transfer:
             for reader in tuple(self._readers.values()):
                 reader.close()  # wakes up who waits for a source that is not needed any more
             self._keep_beginnings()
+            for receiver in receivers:
+                receiver.join(PARTING)
 
     # --- the caller's thread
 

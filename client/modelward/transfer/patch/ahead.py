@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-DEPTH = 2  # items: one is ready and one being made while a third one is in use
+DEPTH = 1  # items: one is made while another is in use
 HELD = DEPTH + 1  # items that exist at once
 
 
