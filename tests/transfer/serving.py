@@ -41,7 +41,7 @@ class Answer:
         )
         self.whole = data
         self.status = "206 Partial Content" if match else "200 OK"
-        self.body = data[self.start : self.stop]
+        self.body = memoryview(data)[self.start : self.stop]  # not copied: it may be gigabytes
         self.headers = {"Content-Length": str(len(self.body)), "ETag": '"one"'}
         if match:
             self.headers["Content-Range"] = f"bytes {self.start}-{self.stop - 1}/{len(data)}"
@@ -109,7 +109,7 @@ class BlobServer:
                 connection.sendall(answer.head())
                 self._send(connection, answer.body)
 
-    def _send(self, connection: socket.socket, body: bytes) -> None:
+    def _send(self, connection: socket.socket, body: memoryview) -> None:
         step = 64 << 10 if not self.rate else max(1, int(self.rate / 50))
         for at in range(0, len(body), step):
             connection.sendall(body[at : at + step])
@@ -158,8 +158,9 @@ def some_data(length: int) -> bytes:
 # --- what may go wrong
 
 
-def _send_and_close(answer: Answer, data: bytes, *, reset: bool = False) -> None:
-    answer.connection.sendall(answer.head() + data)
+def _send_and_close(answer: Answer, data: memoryview, *, reset: bool = False) -> None:
+    answer.connection.sendall(answer.head())
+    answer.connection.sendall(data)
     if reset:
         linger = struct.pack("ii", 1, 0)
         answer.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -192,7 +193,9 @@ def corrupt(part: float = 0.5) -> Fault:
     def fault(answer: Answer) -> None:
         if answer.body:
             at = min(int(len(answer.body) * part), len(answer.body) - 1)
-            answer.body = answer.body[:at] + bytes([answer.body[at] ^ 1]) + answer.body[at + 1 :]
+            body = bytearray(answer.body)
+            body[at] ^= 1
+            answer.body = memoryview(body)
 
     return fault
 
@@ -232,7 +235,7 @@ def ignore_range(answer: Answer) -> None:
     """Send everything, whatever was asked for."""
     answer.status = "200 OK"
     answer.headers.pop("Content-Range", None)
-    answer.body = answer.whole
+    answer.body = memoryview(answer.whole)
     answer.headers["Content-Length"] = str(len(answer.body))
 
 
@@ -249,7 +252,7 @@ def other_range(by: int) -> Fault:
 
 def wrong_range_untold(answer: Answer) -> None:
     """Send other bytes, of the same file, under the right range."""
-    answer.body = answer.body[1:] + answer.body[:1]
+    answer.body = memoryview(bytes(answer.body[1:]) + answer.body[:1])
 
 
 def change_etag(answer: Answer) -> None:
@@ -261,7 +264,7 @@ def status(code: int, *headers: tuple[str, str]) -> Fault:
     """Answer with an error, or whatever it is."""
 
     def fault(answer: Answer) -> None:
-        answer.status, answer.body = f"{code} Whatever", b""
+        answer.status, answer.body = f"{code} Whatever", memoryview(b"")
         answer.headers = {"Content-Length": "0", **dict(headers)}
 
     return fault
