@@ -1,4 +1,7 @@
-"""A place for many small trees, and no waiting for a disk: a model of one is what is tested."""
+"""A place for many small trees, and no waiting for a disk: a model of one is what is tested.
+
+What is done there is done as the owner of its files does it, not as root may.
+"""
 
 import os
 import shutil
@@ -6,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.crash.owner import as_owner
 
 MEMORY = Path("/dev/shm")
 
@@ -16,5 +21,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(os, "fsync", lambda _: None)
     place = MEMORY / f"modelward-{os.getpid()}-{tmp_path.name}" if MEMORY.is_dir() else tmp_path
     place.mkdir(exist_ok=True)
-    yield place
+    with as_owner():
+        yield place
     shutil.rmtree(place)

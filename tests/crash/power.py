@@ -31,6 +31,7 @@ from pathlib import Path
 from modelward.install import syscalls
 from tests.crash import volume
 from tests.crash.disk import CALLS
+from tests.crash.owner import as_owner
 from tests.crash.scenarios import SCENARIOS, Scenario, check, floor_of
 from tests.crash.volume import JOURNAL_FLUSHED, JOURNAL_LOST
 from tests.install.site import Site
@@ -239,8 +240,9 @@ class Share:
 
     def run(self, rows: Sequence[Row], results: Connection) -> None:
         """Try its part of every row, and tell what was found of each."""
-        for row in rows:
-            results.send(self.tally(*row))
+        with as_owner():
+            for row in rows:
+                results.send(self.tally(*row))
 
     def tally(self, name: str, scenario: str) -> Found:
         """Try its part of a scenario on a file system."""

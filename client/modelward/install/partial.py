@@ -17,6 +17,7 @@ The journal is no proof. Whoever goes on from here hashes what is there, from th
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ from modelward.install.writer import Writer
 
 FOLDER = ".partial"
 JOURNAL = ".journal"
+MODE = 0o600  # of a file that is being written
 SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
 _CAP = 64 << 20  # bytes of a journal that are read
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -65,8 +67,7 @@ class Partial:
 
     def __enter__(self) -> Self:
         fsops.make_directory(self._path.parent)
-        known = self._path.is_file() and self._path.stat().st_size == self.length
-        if not (known and self.extents):
+        if not self._is_begun():
             # Whatever is there may be of another length, or not a file of ours.
             fsops.remove(self._journal_path)
             fsops.remove(self._path)
@@ -79,6 +80,18 @@ class Partial:
         self._note("", f"boot {self._boot}")  # on a new line, should the last one be torn
         self._synced = self._clock()
         return self
+
+    def _is_begun(self) -> bool:
+        """Tell whether there is something to go on from, and see to it that it can be written."""
+        try:
+            status = self._path.lstat()
+        except OSError:
+            return False
+        if not stat.S_ISREG(status.st_mode) or status.st_size != self.length:
+            return False
+        if not status.st_mode & stat.S_IWUSR:  # `finish` was cut short
+            syscalls.change_mode(self._path, MODE)
+        return self._journal_path.exists()
 
     def __exit__(self, *_: object) -> None:
         # What arrived stays for the next time, durable if possible.
