@@ -1,17 +1,19 @@
 """Gates 9 and 10 of one device: what it has, what it can do, and where it puts what it fetches."""
 
+import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from modelward.device import Device
-from modelward.errors import Gate, NotNow, Refused
+from modelward.errors import Gate, NotNow, Refused, Unavailable
 from modelward.formats import window
 from modelward.formats.installed import Installed
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.transfer.carry_out import Carried, Carrier, Planner, Share
+from modelward.transfer.fetch import SMALL
 from modelward.transfer.patch import METHODS
 from modelward.transfer.plan import Limits
 from modelward.transfer.sources import Sources
@@ -84,13 +86,16 @@ def carry_out(
 
     Raises:
         Refused: Something else was delivered.
-        Unavailable: A file could not be had.
+        Unavailable: A file could not be had, or there is no room for it any more.
     """
 
     def progress(done: int, total: int) -> None:
         watch.fetching(done, total, sources.latest)
         _check_window(device)
 
+    if planner.plan.steps:
+        _check_window(device)
+        _reserve(device, planner)
     carrier = Carrier(
         sources,
         device.store,
@@ -101,6 +106,21 @@ def carry_out(
     )
     proven = {blob.sha256: device.store.look(blob.sha256) for blob in carrier.carry_out(planner)}
     return carrier.carried, proven
+
+
+def _reserve(device: Device, planner: Planner) -> None:
+    """Reserve room for all large files before the first byte of any is fetched."""
+    large = [step.blob for step in planner.plan.steps if step.blob.length > SMALL]
+    try:
+        device.store.reserve(large)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unavailable(
+            f"no room for {sum(blob.length for blob in large)} bytes: {error.strerror}",
+            "make room in the state directory's file system",
+            Gate.PLAN,
+        ) from error
 
 
 def _check_window(device: Device) -> None:

@@ -237,6 +237,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
+            device.trials.collect()  # what was on trial before, if this has taken its place
         return _noted(Outcome(changes, reasons, installed, carried), used, ended)
 
 

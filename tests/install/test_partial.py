@@ -1,5 +1,6 @@
 """A blob that is not whole yet: what is believed of what an earlier try left behind."""
 
+import errno
 import hashlib
 import os
 from itertools import pairwise
@@ -207,6 +208,23 @@ def test_journal(journal, extents):
     assert believed(journal, "1", 10) == extents
 
 
+def test_a_finish_that_was_cut_short_can_be_gone_on_from(tmp_path, monkeypatch):
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with partial(tmp_path) as one, monkeypatch.context() as patch:
+        one.write(0, aligned(DATA, 0))
+        patch.setattr(writers.syscalls, "rename", cut)
+        with pytest.raises(KeyboardInterrupt):
+            one.finish()
+    with partial(tmp_path) as one:
+        # Its owner could not open a file to write to that was made read-only.
+        assert next(tmp_path.glob(".partial/[!.]*[!l]")).stat().st_mode & 0o200
+        assert one.extents == [(0, LENGTH)]
+        one.finish()
+    assert (tmp_path / "ab" / "ab12").stat().st_mode & 0o777 == 0o444
+
+
 # --- in the store
 
 
@@ -223,3 +241,27 @@ def test_partials_that_nobody_wants_are_removed(tmp_path):
     store.sweep()
     assert len(list((tmp_path / "store" / ".partial").iterdir())) == 2
     assert store.keep_partials([]) == 0
+
+
+def test_room_is_reserved_for_all_or_none(tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    begun, *others = [Blob(hashlib.sha256(bytes([n])).hexdigest(), LENGTH) for n in range(3)]
+    with store.partial(begun) as one:
+        one.write(0, aligned(DATA[:PAGE], 0))
+    room = [True, False]
+
+    def reserve(_descriptor: int, _length: int) -> None:
+        if not room.pop(0):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writers.os, "major", lambda _: 8)
+    monkeypatch.setattr(writers.syscalls, "reserve", reserve)
+    with pytest.raises(OSError, match="No space left"):
+        store.reserve([begun, *others])
+    assert {digest for digest, _ in store.partials()} == {begun.sha256}  # what arrived is kept
+    room += [True, True]
+    store.reserve([begun, *others])
+    assert {digest for digest, _ in store.partials()} == {each.sha256 for each in (begun, *others)}
+    store.reserve([begun, *others])  # they are reserved: nothing is asked for again
+    with store.partial(begun) as one:
+        assert one.extents == [(0, PAGE)]

@@ -56,6 +56,26 @@ class Store:
         """Return a blob that is not whole yet, with what was kept of it; a context manager."""
         return Partial(self._root / FOLDER, self.path(blob.sha256), blob.length)
 
+    def reserve(self, blobs: Iterable[Blob]) -> None:
+        """Reserve room for blobs that are about to be brought, where the file system can.
+
+        Raises:
+            OSError: There is no room for all of them. None is reserved that was not begun before.
+        """
+        fresh = []
+        for blob in blobs:
+            partial = self.partial(blob)
+            if not partial.extents:
+                fresh.append(blob.sha256)
+            try:
+                with partial:
+                    pass
+            except OSError:
+                for digest in fresh:
+                    fsops.remove(self.partial_path(digest))
+                    fsops.remove(self._root / FOLDER / f"{digest}{JOURNAL}")
+                raise
+
     def partial_path(self, sha256: str) -> Path:
         """Return where a blob is, or would be, that is not whole yet."""
         return self._root / FOLDER / sha256

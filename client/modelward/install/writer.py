@@ -35,7 +35,7 @@ class Writer:
 
     Args:
         path: The file; made if it is not there, else kept as it is.
-        length: Bytes it will have. They are reserved on disk where that makes writing faster.
+        length: Bytes it will have. They are reserved where the file system can.
         direct: Whether to try to go past the page cache.
 
     Raises:
@@ -55,7 +55,7 @@ class Writer:
             status = os.fstat(self._file)
             # In memory, to reserve is to fill with zeros: as long as writing, and for nothing.
             on_disk = os.major(status.st_dev) != 0
-            if self.is_direct and on_disk and length and status.st_size != length:
+            if on_disk and length and status.st_size != length:
                 _reserve(self._file, length)
             syscalls.truncate(self._file, length)
         except BaseException:

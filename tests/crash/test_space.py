@@ -1,0 +1,133 @@
+"""What a device takes of its disk, and that others cannot take it away again; root only."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from werkzeug.wrappers import Response
+
+from modelward.errors import ExitCode
+from tests.crash import volume
+from tests.simulator.model_files import onnx_file
+from tests.simulator.server import Server
+from tests.simulator.world import World, bundle_of
+
+MIB = 1 << 20
+LARGE = 3 * MIB  # bytes of each large file
+ROOM = 3 * MIB // 2  # bytes that others leave: documents need some
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Path]:
+    """An empty ext4 of 48 MiB."""
+    reason = volume.missing("ext4")
+    if reason:
+        pytest.skip(f"ext4: {reason}")
+    volume.make("ext4", tmp_path / "image")
+    volume.run("tune2fs", "-m", "0", tmp_path / "image")  # nothing is kept for root
+    with volume.mounted(tmp_path / "image", tmp_path / "mount") as mount:
+        yield mount
+
+
+@pytest.fixture
+def world(world: World, mount: Path) -> Iterator[World]:
+    """A world whose device is on that disk."""
+    shutil.copytree(world.device, mount / "device", symlinks=True)
+    shutil.rmtree(world.device)
+    world.device.symlink_to(mount / "device")
+    return world
+
+
+def large(version: str) -> dict[str, bytes]:
+    """Return files of a version, two of them large and like nothing else."""
+    return {
+        **bundle_of(version),
+        "model.onnx": onnx_file(os.urandom(LARGE)),
+        "float/metrics.json": json.dumps({"noise": os.urandom(LARGE // 2).hex()}).encode(),
+    }
+
+
+def free(mount: Path) -> int:
+    """Return the bytes that anybody may still fill."""
+    status = os.statvfs(mount)
+    return status.f_bavail * status.f_frsize
+
+
+def taken(device: Path) -> int:
+    """Return the bytes that the large files of a device take, each once."""
+    found = {path.lstat().st_ino: path.lstat() for path in device.rglob("*") if path.is_file()}
+    return sum(each.st_blocks * 512 for each in found.values() if each.st_blocks * 512 >= MIB)
+
+
+def test_room_for_everything_is_reserved_before_anything_is_fetched(
+    world: World, mount: Path
+) -> None:
+    def fill(honest: bytes) -> Response:
+        """Somebody else fills the disk at the first request for weights."""
+        with (mount / "ballast").open("ab") as file:
+            while free(mount) > ROOM:
+                file.write(bytes(MIB // 2))
+                file.flush()
+        return Response(honest)
+
+    world.publish("1.1.0", bundle=large("1.1.0"))
+    with world.serve() as server:
+        server.lie(r"/blobs/", fill)
+        done = world.client_here("update", server)
+    assert done.json["running"] == {"meter-reader": "1.1.0"}, done
+    assert (mount / "ballast").stat().st_size > 10 * MIB
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+def test_what_does_not_fit_is_not_begun(world: World, mount: Path) -> None:
+    world.publish("1.1.0", bundle=large("1.1.0"))
+    with (mount / "ballast").open("wb") as file:
+        file.write(bytes(free(mount) - 20 * MIB))
+    with world.serve() as server:
+        done = world.client_here("update", server)
+        assert (done.code, done.json["gate"]) == (ExitCode.UNAVAILABLE, "plan")
+        assert "bytes are needed, but only" in done.json["reason"]
+        assert not [path for path in server.asked(r"/blobs/") if server.sent[path] >= LARGE]
+        (mount / "ballast").unlink()
+        assert world.client_here("update", server).code == ExitCode.DONE
+
+
+def test_disk_use_is_what_the_documents_say(world: World) -> None:
+    """docs/install.md: two releases at rest, three on trial, one more while fetching."""
+    with world.serve() as server:
+        for version in ("1.1.0", "1.2.0", "1.3.0"):
+            assert bring(world, server, version) <= releases(3)
+        assert taken(world.device) <= releases(2)
+        (world.device / "modelward.toml").open("a").write('[health]\nsoak = "1h"\n')
+        assert bring(world, server, "1.4.0") <= releases(3)
+        for version in ("1.5.0", "1.6.0"):
+            assert bring(world, server, version) <= releases(4)
+            assert taken(world.device) <= releases(3)
+        assert world.client_here("confirm").code == ExitCode.DONE
+        assert taken(world.device) <= releases(2)
+
+
+def bring(world: World, server: Server, version: str) -> int:
+    """Update; return the bytes that the large files took at most."""
+    seen = [0]
+
+    def look(honest: bytes) -> Response:
+        seen.append(taken(world.device))
+        return Response(honest)
+
+    world.publish(
+        version, bundle={**bundle_of(version), "model.onnx": onnx_file(os.urandom(LARGE))}
+    )
+    server.lie(r"/blobs/", look)
+    done = world.client_here("update", server)
+    server.be_honest()
+    assert done.json["changes"], done
+    return max(*seen, taken(world.device))
+
+
+def releases(count: int) -> int:
+    """Return the bytes that so many releases take, and a little for documents of theirs."""
+    return count * (LARGE + MIB // 2)
