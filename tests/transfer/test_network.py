@@ -353,8 +353,10 @@ def test_redirect_to_a_host_that_is_listed(code, listed):
 )
 def test_redirect_elsewhere(location):
     first = redirecting(location)
-    with running(first), pytest.raises(Unavailable, match="answered 302"):
+    with running(first), pytest.raises(Unavailable, match="answered 302") as problem:
         fetch(first.url, redirects=("cdn.example",))
+    assert repr(location) in problem.value.reason
+    assert "`redirects`" in problem.value.advice
 
 
 def test_redirect_from_https_to_http(certified, authority):

@@ -22,7 +22,7 @@ from urllib.parse import SplitResult
 from modelward.config.transfer import TransferSettings
 from modelward.errors import NotFound, TooLong, Unavailable
 from modelward.transfer.body import Body
-from modelward.transfer.network import SHOWN, Network, parse, why
+from modelward.transfer.network import LISTED, SHOWN, Network, parse, why
 from modelward.transfer.pace import Clock, Pace, Patience, Sleep, Throttle
 
 __all__ = ["BLOCK", "Http", "Patience"]
@@ -227,9 +227,11 @@ class Http:
         if response.status in _BUSY:
             raise _later(problem, _retry_after(response) or 0.0)
         if response.status in _REDIRECTS:
-            target = self.network.follow(asked, response.getheader("Location"))
+            location = response.getheader("Location", "")
+            target = self.network.follow(asked, location)
             if target is not None:
                 return target
+            raise Unavailable(f"{problem} to {location[:SHOWN]!r}, which is not followed", LISTED)
         raise Unavailable(problem)
 
     def _request(

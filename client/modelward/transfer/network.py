@@ -12,6 +12,7 @@ from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable, UsageError
 
 PORTS = {"http": 80, "https": 443}
+LISTED = "if its files are there, list that host in `redirects` of [transfer] in modelward.toml"
 SHOWN = 200  # characters: the most of a server's own words that an error quotes
 
 
@@ -79,7 +80,7 @@ class Network:
         """Return the headers that a proxy needs."""
         return self._proxy_headers if self.proxy and address.scheme == "http" else {}
 
-    def follow(self, url: str, location: str | None) -> str | None:
+    def follow(self, url: str, location: str) -> str | None:
         """Return where a redirect leads, or None if it is not to be followed (attack row 11).
 
         Args:

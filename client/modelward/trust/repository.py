@@ -490,7 +490,8 @@ def _tuf_errors(subject: str) -> Iterator[None]:
     except tuf_errors.DownloadError as error:
         problem = Unavailable(
             f"{subject} could not be fetched: {_sentence(error)}",
-            "check the network and the repository's address, then try again",
+            getattr(error.__cause__, "advice", "")
+            or "check the network and the repository's address, then try again",
             Gate.METADATA,
         )
         problem.again = getattr(error.__cause__, "again", None)
