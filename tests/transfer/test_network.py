@@ -280,13 +280,14 @@ def test_tunnel_through_a_proxy(certified, authority):
     assert "Proxy-Authorization" not in server.requests[0]
 
 
-def test_secret_of_a_proxy_is_in_no_error():
+def test_a_proxy_is_named_in_errors_and_its_secret_is_not():
     settings = TransferSettings.parse({"proxy": "http://me:secret@127.0.0.1:1"})
     network = Network.of(settings)
     assert "secret" not in f"{settings} {network}"
     for url in ("http://example.com/", "https://example.com/"):
         with Http(HASTY, network=network) as http, pytest.raises(Unavailable) as problem:
             http.fetch(url, 100)
+        assert f"{url}, by the proxy 127.0.0.1:1:" in str(problem.value)
         assert "secret" not in str(problem.value)
 
 

@@ -197,7 +197,7 @@ class Http:
                     raise
                 problem = error
             except (OSError, UnicodeError, http.client.HTTPException) as error:
-                problem = _later(f"{asked}: {why(error)}")
+                problem = _later(f"{asked}{self.network.way}: {why(error)}")
             else:
                 if target is None:
                     return answer
@@ -221,7 +221,7 @@ class Http:
             raise Unavailable(f"{asked}: the server sent {encoding[:SHOWN]!r}, which is refused")
         connection.close()
         meaning = http.client.responses.get(response.status, "an unknown status")
-        problem = f"{asked}: the server answered {response.status} ({meaning})"
+        problem = f"{asked}{self.network.way}: the server answered {response.status} ({meaning})"
         if response.status in _NOT_FOUND:
             raise NotFound(problem, response.status)
         if response.status in _BUSY:

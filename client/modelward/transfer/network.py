@@ -101,6 +101,11 @@ class Network:
         safe = address.scheme in ("https", urlsplit(url).scheme) and address.username is None
         return target if safe and names & set(self.redirects) else None
 
+    @property
+    def way(self) -> str:
+        """Return what errors add to an address: through which proxy, without its password."""
+        return ", by the proxy {}:{}".format(*self._proxy) if self._proxy else ""
+
     @cached_property
     def _proxy(self) -> tuple[str, int] | None:
         if not self.proxy:
