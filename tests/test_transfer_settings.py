@@ -9,7 +9,7 @@ from modelward import bring
 from modelward.config import from_settings
 from modelward.config.transfer import TransferSettings
 from modelward.device import Device
-from modelward.errors import Gate, NotNow, UsageError
+from modelward.errors import Gate, NotNow, Unavailable, UsageError
 from modelward.transfer.http import Http
 from modelward.transfer.pace import Patience
 
@@ -25,6 +25,7 @@ FULL = {
     "redirects": ["CDN.example", "other.example:8443"],
     "timeout": "30s",
     "minimum_rate": "2 KiB",
+    "deadline": "2h",
 }
 
 
@@ -42,6 +43,7 @@ def test_all_settings():
         redirects=("cdn.example", "other.example:8443"),
         timeout=30.0,
         minimum_rate=2048,
+        deadline=7200.0,
     )
     assert "pass" not in repr(settings)
     assert TransferSettings.parse({}) == TransferSettings()
@@ -82,6 +84,7 @@ def test_they_reach_the_client():
         ("redirects", ["me@cdn.example"]),
         ("timeout", 0),
         ("timeout", "1h"),
+        ("deadline", "5s"),
         ("bandwidth", 1),
     ],
 )
@@ -112,3 +115,12 @@ def test_large_files_wait_for_their_time(tmp_path):
     assert problem.value.gate is Gate.FETCH
     assert problem.value.to_dict()["outcome"] == "unavailable"
     assert problem.value.to_dict()["opens_in"] == 45 * 60
+
+
+def test_large_files_take_so_long_and_no_longer(tmp_path):
+    settings = {"repository": "https://a.example", "device_id": "test"}
+    device = Device(from_settings(tmp_path, settings | {"transfer": {"deadline": "90m"}}))
+    bring._check_deadline(device, 5400)
+    with pytest.raises(Unavailable, match="longer than 1:30:00") as problem:
+        bring._check_deadline(device, 5401)
+    assert problem.value.gate is Gate.FETCH

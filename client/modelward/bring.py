@@ -4,6 +4,7 @@ import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Protocol
 
 from modelward.device import Device
@@ -88,10 +89,12 @@ def carry_out(
         Refused: Something else was delivered.
         Unavailable: A file could not be had, or there is no room for it any more.
     """
+    began = sources.clock()
 
     def progress(done: int, total: int) -> None:
         watch.fetching(done, total, sources.latest)
         _check_window(device)
+        _check_deadline(device, sources.clock() - began)
 
     if planner.plan.steps:
         _check_window(device)
@@ -121,6 +124,17 @@ def _reserve(device: Device, planner: Planner) -> None:
             "make room in the state directory's file system",
             Gate.PLAN,
         ) from error
+
+
+def _check_deadline(device: Device, seconds: float) -> None:
+    """Stop what drips for hours, or nobody would look for anything newer (attack rows 4 and 8)."""
+    deadline = device.config.transfer.deadline
+    if seconds > deadline:
+        raise Unavailable(
+            f"fetching took longer than {timedelta(seconds=deadline)}",
+            "try again: what arrived is kept; or raise `deadline` in [transfer] of modelward.toml",
+            Gate.FETCH,
+        )
 
 
 def _check_window(device: Device) -> None:

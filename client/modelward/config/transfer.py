@@ -28,6 +28,7 @@ class TransferSettings:
         redirects: Hosts, or host:port, that a server may redirect to.
         timeout: Seconds to connect, and to wait for any single read.
         minimum_rate: Bytes a second below which a source is given up.
+        deadline: Most seconds that the large files of one update may take.
         memory: Most bytes of memory that making a file from a patch may take.
     """
 
@@ -42,13 +43,14 @@ class TransferSettings:
     redirects: tuple[str, ...] = ()
     timeout: float = 10.0
     minimum_rate: int = 1024
+    deadline: float = 6 * 3600.0
     memory: int = 64 << 20
 
     NAME = "transfer"
     KNOWN = frozenset(
         (
             *("mirrors", "connections", "rate", "windows", "proxy", "ca", "certificate", "key"),
-            *("redirects", "timeout", "minimum_rate", "memory"),
+            *("redirects", "timeout", "minimum_rate", "deadline", "memory"),
         )
     )
 
@@ -72,6 +74,7 @@ class TransferSettings:
             redirects=tuple(map(str.lower, table.texts("redirects"))),
             timeout=table.seconds("timeout", cls.timeout),
             minimum_rate=table.size("minimum_rate", cls.minimum_rate),
+            deadline=table.seconds("deadline", cls.deadline),
             memory=table.size("memory", cls.memory),
         )
         _check_windows(table, found.windows)
@@ -83,6 +86,8 @@ class TransferSettings:
             raise table.wrong("redirects", "must be hosts, such as cdn.example.com")
         if not 0 < found.timeout <= 600:  # noqa: PLR2004 - ten minutes
             raise table.wrong("timeout", "must be more than 0 and at most 10m")
+        if found.deadline < found.timeout:
+            raise table.wrong("deadline", "must be more than `timeout`")
         if 0 < found.rate < found.minimum_rate:
             raise table.wrong("rate", f"is below `minimum_rate` ({found.minimum_rate})")
         return found
