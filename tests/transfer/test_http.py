@@ -13,6 +13,7 @@ import pytest
 
 from modelward.errors import NotFound, TooLong, Unavailable, UsageError
 from modelward.transfer.http import Http, Patience
+from modelward.transfer.pace import Throttle
 
 HASTY = Patience(connect=0.4, rate=1000, window=0.4, total=1.2, tries=2, pause=0.001)
 STUBBORN = replace(HASTY, tries=3)
@@ -297,6 +298,15 @@ def test_slow_but_fast_enough():
 
     with serving(send) as server, Http(replace(HASTY, rate=200)) as http:
         assert sum(map(len, http.stream(server.url, 2000))) == 2000
+
+
+def test_a_cap_on_bandwidth_holds_for_documents_too():
+    slept: list[float] = []
+    throttle = Throttle(1000, lambda: 0.0, slept.append)
+    with serving(answer(b"x" * 5000)) as server, Http(HASTY, throttle=throttle) as http:
+        assert http.fetch(server.url, 5000) == b"x" * 5000
+        assert http.fetch_unless(server.url, 5000, "0" * 64) == b"x" * 5000
+    assert slept[-1] == 10.0  # from a clock that stands still: all that was spent
 
 
 def test_a_slow_disk_is_not_a_slow_server():

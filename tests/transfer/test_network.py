@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable
-from modelward.transfer.http import RECORD, Http, Patience
+from modelward.transfer.http import Http, Patience
 from modelward.transfer.network import Network, parse
+from modelward.transfer.response import RECORD
 
 HASTY = Patience(connect=2, first=2, tries=1)
 NOW = dt.datetime.now(dt.UTC)

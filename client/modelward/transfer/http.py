@@ -7,16 +7,14 @@ not accepted (attack row 11); no answer may drip in for ever, whichever part of 
 """
 
 import http.client
-import io
 import socket
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from threading import Lock
-from typing import Any, Self
+from typing import Self
 from urllib.parse import SplitResult
 
 from modelward.config.transfer import TransferSettings
@@ -24,11 +22,11 @@ from modelward.errors import NotFound, TooLong, Unavailable
 from modelward.transfer.body import Body
 from modelward.transfer.network import LISTED, SHOWN, Network, parse, why
 from modelward.transfer.pace import Clock, Pace, Patience, Sleep, Throttle
+from modelward.transfer.response import paced
 
 __all__ = ["BLOCK", "Http", "Patience"]
 
 BLOCK = 1 << 20  # bytes
-RECORD = 1 << 14  # bytes: the most that one record of TLS holds
 MAX_REDIRECTS = 5
 _HEADERS = {"Accept-Encoding": "identity", "User-Agent": "modelward"}
 _NOT_FOUND = (403, 404, 410)
@@ -45,7 +43,7 @@ class Http:
         clock: Monotonic seconds.
         sleep: Waits so many seconds.
         network: The way to the servers.
-        throttle: A cap on the bandwidth of `open`, if there is one.
+        throttle: A cap on the bandwidth, if there is one.
     """
 
     patience: Patience = field(default_factory=Patience)
@@ -107,7 +105,7 @@ class Http:
             declared = response.length
             if declared is not None and declared > limit:
                 raise TooLong(f"{url}: the server announces {declared} bytes, at most {limit} fit")
-            yield from _blocks(url, response, limit, pace)
+            yield from _blocks(url, response, limit, pace, self.throttle)
 
     def fetch_unless(self, url: str, limit: int, sha256: str) -> bytes | None:
         """Return a small document, or None if the server says that it is still the known one.
@@ -127,7 +125,8 @@ class Http:
             if response.status == http.client.NOT_MODIFIED:
                 response.read()
                 return None
-            return b"".join(map(bytes, _blocks(url, response, limit, pace)))
+            blocks = _blocks(url, response, limit, pace, self.throttle)
+            return b"".join(map(bytes, blocks))
 
     def open(self, url: str, start: int, stop: int, length: int) -> Body:
         """Return a reader of bytes `start` to `stop`, exclusive, of a file of known length.
@@ -256,7 +255,7 @@ class Http:
         pace: Pace,
         headers: Mapping[str, str],
     ) -> http.client.HTTPResponse:
-        connection.response_class = _paced(pace)
+        connection.response_class = paced(pace)
         try:
             target, more = self.network.target(address), self.network.headers(address)
             connection.request("GET", target, headers=dict(headers) | more)
@@ -279,58 +278,6 @@ class Http:
 
 
 _Asked = tuple[tuple[str, str], http.client.HTTPConnection, http.client.HTTPResponse]
-
-
-class _PacedReader(io.RawIOBase):
-    """A connection's unbuffered reader, with a check before every read."""
-
-    def __init__(self, inner: io.RawIOBase, pace: Pace, sock: socket.socket) -> None:
-        self._inner = inner
-        self._pace = pace
-        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._pace.check()
-        count = self._inner.readinto(buffer)
-        if self._tls is None or not count or len(buffer) < RECORD:
-            return count
-        return count + _also_here(self._tls, memoryview(buffer)[count:])
-
-    def close(self) -> None:
-        self._inner.close()
-        super().close()
-
-
-def _also_here(sock: ssl.SSLSocket, buffer: memoryview) -> int:
-    """Fill a buffer with what has come already; return how much that was.
-
-    TLS hands out one record at a time, and a caller that takes its turn after each is slow.
-    """
-    patience = sock.gettimeout()
-    filled = 0
-    try:
-        sock.settimeout(0)
-        while filled < len(buffer) and (count := sock.recv_into(buffer[filled:])):
-            filled += count
-    except OSError:
-        pass  # nothing more has come; or what is wrong will show when it is waited for
-    finally:
-        sock.settimeout(patience)
-    return filled
-
-
-def _paced(pace: Pace) -> type[http.client.HTTPResponse]:
-    """Return the class of a response whose every read, of headers too, is paced."""
-
-    class Response(http.client.HTTPResponse):
-        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-            super().__init__(sock, *args, **options)
-            self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace, sock))
-
-    return Response
 
 
 def _cut(connection: http.client.HTTPConnection) -> None:
@@ -366,7 +313,11 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
 
 
 def _blocks(
-    url: str, response: http.client.HTTPResponse, limit: int, pace: Pace
+    url: str,
+    response: http.client.HTTPResponse,
+    limit: int,
+    pace: Pace,
+    throttle: Throttle | None,
 ) -> Iterator[memoryview]:
     received = 0
     while True:
@@ -382,6 +333,8 @@ def _blocks(
             raise TooLong(f"{url}: the server sends more than {limit} bytes")
         pace.arrived(len(data))
         with pace.paused():
+            if throttle:
+                throttle.spend(len(data))
             yield memoryview(data)
     if response.length:
         raise Unavailable(f"{url}: the server stopped {response.length} bytes short")

@@ -1,0 +1,63 @@
+"""Answers of `http.client` that are read in a device's way: at a pace, and all that has come."""
+
+import http.client
+import io
+import socket
+import ssl
+from typing import Any
+
+from modelward.transfer.pace import Pace
+
+RECORD = 1 << 14  # bytes: the most that one record of TLS holds
+
+
+class _PacedReader(io.RawIOBase):
+    """A connection's unbuffered reader, with a check before every read."""
+
+    def __init__(self, inner: io.RawIOBase, pace: Pace, sock: socket.socket) -> None:
+        self._inner = inner
+        self._pace = pace
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._pace.check()
+        count = self._inner.readinto(buffer)
+        if self._tls is None or not count or len(buffer) < RECORD:
+            return count
+        return count + _also_here(self._tls, memoryview(buffer)[count:])
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+def _also_here(sock: ssl.SSLSocket, buffer: memoryview) -> int:
+    """Fill a buffer with what has come already; return how much that was.
+
+    TLS hands out one record at a time, and a caller that takes its turn after each is slow.
+    """
+    patience = sock.gettimeout()
+    filled = 0
+    try:
+        sock.settimeout(0)
+        while filled < len(buffer) and (count := sock.recv_into(buffer[filled:])):
+            filled += count
+    except OSError:
+        pass  # nothing more has come; or what is wrong will show when it is waited for
+    finally:
+        sock.settimeout(patience)
+    return filled
+
+
+def paced(pace: Pace) -> type[http.client.HTTPResponse]:
+    """Return the class of a response whose every read, of headers too, is paced."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+            super().__init__(sock, *args, **options)
+            self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace, sock))
+
+    return Response
