@@ -42,7 +42,7 @@ class Op:
     """One thing that happened to one inode.
 
     Attributes:
-        kind: `enter`, `leave`, `move`, `swap`, `write`, `truncate`, `mode` or `sync`.
+        kind: `enter`, `leave`, `move`, `swap`, `write`, `truncate`, `mode`, `sync` or `sync all`.
         inode: The file that was written to or synced; the directory whose entry changed.
         name: That entry's name.
         child: What the entry leads to.
@@ -65,6 +65,8 @@ class Op:
 
     def is_made_durable_by(self, sync: "Op") -> bool:
         """Tell whether a later sync makes this certain."""
+        if sync.kind == "sync all":
+            return True
         places = {self.inode, self.source[0]} if self.source[0] else {self.inode}
         return sync.kind == "sync" and sync.inode in places
 
@@ -81,10 +83,15 @@ class Recording:
     new: Image = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
 
-    def cuts(self, seed: int = 0) -> Iterator[tuple[int, Image]]:
-        """Yield every prefix's length, and images of what a cut there may leave, each once."""
+    def cuts(self, seed: int = 0, first: int = 0) -> Iterator[tuple[int, Image]]:
+        """Yield every prefix's length, and images of what a cut there may leave, each once.
+
+        Args:
+            seed: For those that are chosen at random.
+            first: The length of the first prefix.
+        """
         seen: set[object] = set()
-        for length in range(len(self.ops) + 1):
+        for length in range(first, len(self.ops) + 1):
             for image in self._images(length, random.Random(f"{seed} {length}")):
                 # What a finished action leaves is judged more strictly: it counts by itself.
                 tree = (length == len(self.ops), frozenset(flat(image)))
@@ -97,7 +104,7 @@ class Recording:
         pending = [
             number
             for number, op in enumerate(done)
-            if op.kind != "sync"
+            if not op.kind.startswith("sync")
             and not any(op.is_made_durable_by(later) for later in done[number + 1 :])
         ]
         entries = [n for n in pending if done[n].kind in ENTRIES]
@@ -133,7 +140,7 @@ class Recording:
             elif op.kind == "swap":
                 folders[op.source[0]][op.source[1]] = op.back
                 folders[op.inode][op.name] = op.child
-            elif op.kind != "sync":
+            elif not op.kind.startswith("sync"):
                 nodes[op.inode] = _changed(nodes[op.inode], op)
         for ino, entries in folders.items():
             nodes[ino] = replace(nodes[ino], entries=tuple(sorted(entries.items())))
@@ -279,6 +286,10 @@ class Recorder:
         yield
         self._note("sync", self._opened(descriptor))
 
+    def _sync_file_system(self, _descriptor: int) -> Iterator[None]:
+        yield
+        self._note("sync all", ROOT)
+
     def _make_directory(self, path: Path, mode: int) -> Iterator[None]:
         there = path.exists()
         yield
@@ -322,8 +333,9 @@ class Recorder:
 
 
 CALLS = (
-    "create", "write", "write_at", "truncate", "reserve", "sync", "make_directory", "symlink",
-    "link", "rename", "exchange", "unlink", "remove_directory", "change_mode",
+    "create", "write", "write_at", "truncate", "reserve", "sync", "sync_file_system",
+    "make_directory", "symlink", "link", "rename", "exchange", "unlink", "remove_directory",
+    "change_mode",
 )  # fmt: skip
 
 

@@ -10,15 +10,18 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from tests.crash.disk import Image, Recorder, Recording, write
+from modelward.install import fsops, syscalls
+from tests.crash.disk import CALLS, Image, Recorder, Recording, write
 from tests.crash.scenarios import SCENARIOS, Scenario, check, floor_of
 from tests.install.site import Site
 
 EACH = 1  # image of each prefix
 SAMPLE = 3  # of them, whose recovery is cut, too
+KILLS = 24  # of an action that is then done again
 WITHIN = 12  # cuts of each recovery
 RARELY = {"import": 10, "repair": 4}  # of scenarios that take long, one prefix of so many
 
@@ -50,6 +53,58 @@ def test_cut_at_every_operation_and_in_every_recovery(place, name):
         with mounted(place, image) as after:
             check(after, SCENARIOS[name], ended=length == len(recording.ops), floor=floor)
         cut_during_recovery(place, SCENARIOS[name], image, floor, most=most)
+
+
+@pytest.mark.parametrize("name", ["first installation", "install", "fetch and install", "import"])
+def test_a_kill_before_does_not_make_a_success_less_durable(place, name):
+    """Killed, done again, and only then the power goes: what the first try left was not synced."""
+    scenario, chance = SCENARIOS[name], random.Random(name)
+    operations = range(len(recorded(place, scenario)[0].ops))
+    shutil.rmtree(place / "state")
+    scenario.prepare(Site(place / "template"))
+    for at in chance.sample(operations, KILLS // RARELY.get(name, 1)):
+        shutil.copytree(place / "template", place / "state", symlinks=True)
+        site = Site(place / "state")
+        recorder = Recorder(site.state)
+        with recorder.attached() as recording:
+            with pytest.raises(KilledError), killed(at), locked(site, name):
+                scenario.act(site)
+            with locked(site, name):
+                site.trials.recover(site.now)
+                scenario.act(site)
+        shutil.rmtree(place / "state")
+        for _, image in recording.cuts(first=len(recording.ops)):
+            with mounted(place, image) as after:
+                check(after, scenario, ended=True, floor=0)
+
+
+def locked(site: Site, name: str) -> contextlib.AbstractContextManager[None]:
+    """Hold a device's lock, as every command does; a real import does so by itself."""
+    return contextlib.nullcontext() if name == "import" else fsops.lock(site.state / "lock")
+
+
+class KilledError(BaseException):
+    """The process is gone."""
+
+
+@contextlib.contextmanager
+def killed(at: int) -> Iterator[None]:
+    """Let every call raise that would change the disk, from one on, counted from 0."""
+    count = itertools.count()
+
+    def wrapped(real):
+        def call(*arguments):
+            if next(count) >= at:
+                raise KilledError
+            return real(*arguments)
+
+        return call
+
+    with contextlib.ExitStack() as stack:
+        for name in CALLS:
+            real = getattr(syscalls, name)
+            stack.enter_context(mock.patch.object(syscalls, name, wrapped(real)))
+        yield
 
 
 def recorded(place: Path, scenario: Scenario) -> tuple[Recording, int]:

@@ -227,6 +227,21 @@ def test_lock_is_held_by_one_process(tmp_path):
         assert lock.read_text() == str(os.getpid())
 
 
+def test_what_somebody_left_who_was_killed_or_gave_up_is_made_durable(tmp_path, monkeypatch):
+    synced: list[int] = []
+    monkeypatch.setattr(fsops.syscalls, "sync_file_system", synced.append)
+    lock = tmp_path / "lock"
+    for _ in range(2):
+        with fsops.lock(lock):
+            pass
+    assert not synced
+    with pytest.raises(ZeroDivisionError), fsops.lock(lock):
+        raise ZeroDivisionError
+    for _ in range(2):
+        with fsops.lock(lock):
+            assert len(synced) == 1
+
+
 def test_lock_is_released_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), fsops.lock(tmp_path / "lock"):
         raise ZeroDivisionError

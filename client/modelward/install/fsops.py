@@ -313,6 +313,9 @@ def lock(
 ) -> Iterator[None]:
     """Hold a lock of a state directory. It ends with the process, however that ends.
 
+    Whoever held it last and was killed, or gave up, may have left names behind that are there but
+    not on disk. They are made durable first, for what is done now goes on from them.
+
     Args:
         path: The lock's file.
         doing: What somebody who holds it does, for the error.
@@ -332,10 +335,16 @@ def lock(
                     "wait for it to finish, then try again",
                     Gate.RECOVER,
                 )
-        with contextlib.suppress(OSError):  # a full disk must not keep anybody from going back
+        # Neither a full disk nor a broken one must keep anybody from going back.
+        if os.fstat(descriptor).st_size:
+            with contextlib.suppress(OSError):
+                syscalls.sync_file_system(descriptor)
+        with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

@@ -81,6 +81,15 @@ def sync(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def sync_file_system(descriptor: int) -> None:
+    """Make durable whatever was done to the file system that a file is on."""
+    import ctypes  # noqa: PLC0415 - seldom needed
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def make_directory(path: Path, mode: int) -> None:
     """Make one directory; one that is there already is fine."""
     with contextlib.suppress(FileExistsError):
