@@ -129,6 +129,7 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
     alone: list[float] = []
     both: dict[str, list[float]] = {name: [] for name in poor}
     digest: list[float] = []
+    disk: list[float] = []
     try:
         for _ in range(rounds):
             for times, address in (
@@ -138,6 +139,7 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
                 taken = run(_ours(address, sha256, file.stat().st_size, to), to, file)
                 times.append(taken["seconds"])
             digest.append(_digest(file))
+            disk.append(_write(file, to))
     finally:
         for server in poor.values():
             server.close()
@@ -145,6 +147,7 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
         "alone": median(alone),
         **{name: median(times) for name, times in both.items()},
         "digest": median(digest),
+        "disk": median(disk),
         "again": max(_killed(url, sha256, file, to) for _ in range(5 * rounds)),
     }
 
@@ -155,6 +158,18 @@ def _digest(file: Path) -> float:
     with file.open("rb", buffering=0) as opened:
         hashlib.file_digest(opened, "sha256")
     return time.perf_counter() - began
+
+
+def _write(file: Path, to: Path) -> float:
+    """Return the seconds it takes to write a file past the page cache, reading it included."""
+    to.mkdir()
+    os.sync()
+    began = time.perf_counter()
+    copy = ("dd", f"if={file}", f"of={to / 'copy'}", "bs=1M", "oflag=direct", "conv=fsync")
+    subprocess.run(copy, check=True, capture_output=True)
+    seconds = time.perf_counter() - began
+    shutil.rmtree(to)
+    return seconds
 
 
 def _ours(url: str, sha256: str, length: int, to: Path, name: str = "ours") -> list[str]:
@@ -222,6 +237,7 @@ def _report(
             ("with a second source of 2 MB/s beside it", f"{more['slow']:.2f} s"),
             ("with a second source that breaks off after 300 kB, always", f"{more['lossy']:.2f} s"),
             ("for comparison: `hashlib` over the file, nothing else", f"{more['digest']:.2f} s"),
+            ("for comparison: `dd oflag=direct` of the file to the disk", f"{more['disk']:.2f} s"),
             (
                 f"received twice, after `kill -9` at {5 * options.rounds} random points: at most",
                 f"{more['again'] / 2**20:.2f} MiB",
