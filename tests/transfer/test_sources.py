@@ -57,6 +57,16 @@ def test_absence_is_believed_of_the_first_who_answers():
     assert not mirror.asked
 
 
+def test_target_that_a_neighbour_lacks_comes_from_the_next():
+    path = "targets/ab.policy.json"
+    origin = FakeSource("origin", fail=broken())
+    lacks = FakeSource("lacks", {}, Kind.NEIGHBOUR)
+    has = FakeSource("has", {path: b"x"}, Kind.NEIGHBOUR)
+    assert sources(origin, lacks, has)[0].fetch(path, 10) == b"x"
+    with pytest.raises(Unavailable, match="no route"):  # who should have it is to blame
+        sources(origin, lacks)[0].fetch(path, 10)
+
+
 def test_blob_that_a_mirror_lacks_comes_from_the_origin():
     origin = FakeSource("origin", {PATH: CONTENT})
     both, _ = sources(origin, FakeSource("mirror", {}, Kind.MIRROR))

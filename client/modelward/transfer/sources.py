@@ -171,14 +171,19 @@ class Sources:
         """Return a small document: from the origin, else from whoever has it.
 
         That a document does not exist is believed of the first who answers: mirrors copy, and
-        TUF's search for a new root must not ask them all each time.
+        TUF's search for a new root must not ask them all each time. But a target exists that is
+        asked for: one neighbour may not have kept it, and the next one has.
 
         Raises:
             TooLong: It is longer; reading stopped there.
             NotFound: The first source that answered has no such file.
             Unavailable: No source delivered.
         """
-        return self._in_turn(self._for_documents(), lambda source: source.fetch(path, limit))
+        return self._in_turn(
+            self._for_documents(),
+            lambda source: source.fetch(path, limit),
+            everywhere=path.startswith(TARGETS),
+        )
 
     def fetch_blob(self, blob: Blob) -> bytes:
         """Return a small blob's bytes, verified, from whoever delivers the right ones.
