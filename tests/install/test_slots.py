@@ -85,6 +85,14 @@ def test_sweep_removes_generations_that_never_became_current(installed):
     assert not list(installed.state.rglob(".tmp-*"))
 
 
+def test_sweep_removes_what_a_reader_that_was_killed_left(installed):
+    seals = installed.state / "seals"
+    seals.mkdir(exist_ok=True)
+    (seals / ".tmp-79a6d1685699e2cc").write_text("half a seal")
+    installed.slots.sweep()
+    assert not list(seals.glob(".tmp-*"))
+
+
 def test_sweep_removes_what_tuf_left_half_written(installed):
     for name in ("tmp3x_x8f1a", "tmpfleet.json", "root.json"):
         (installed.state / "tuf" / name).touch()

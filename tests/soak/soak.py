@@ -178,6 +178,9 @@ class Soak:
         self._expect(running == self._newest, f"{running} runs in the end, not {self._newest}")
         verified = self._world.client("verify")
         self._expect(verified.code == 0, f"verify: {verified.out}")
+        # Readers are killed, too, and hold no lock: whatever holds it next sweeps up after them.
+        swept = self._world.client("gc")
+        self._expect(swept.code == 0, f"gc: {swept.out}{swept.err}")
         left = list(self._world.device.rglob(".tmp-*"))
         self._expect(not left, f"left over: {left}")
         slots = list((self._world.device / "slots" / TOKENIZER).iterdir())

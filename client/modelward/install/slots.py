@@ -20,7 +20,7 @@ from modelward.formats import release as releases
 from modelward.formats.installed import CAP, DOCUMENT, Installed, Slot
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
-from modelward.install import fsops
+from modelward.install import fsops, seals
 from modelward.install.opened import Folder, same_content
 from modelward.install.store import Store
 
@@ -252,6 +252,7 @@ class Slots:
             self._root,
             self._root / "generations",
             *(self._root / "slots").glob("*/"),
+            self._root / seals.FOLDER,  # programs that open models hold no lock, and may be killed
         ):
             fsops.sweep(folder)
         for path in (self._root / "tuf").glob("tmp*"):  # as TUF's library names what it writes
