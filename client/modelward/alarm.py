@@ -1,5 +1,7 @@
 """Alarms about what is installed: raised about what a scan found changed, ended once whole."""
 
+import os
+
 from modelward import scan
 from modelward.device import Device
 from modelward.formats.tampering import Tampering
@@ -7,7 +9,12 @@ from modelward.scan import Scanned
 
 
 def raise_about(device: Device, scanned: Scanned) -> None:
-    """Raise the alarm about every slot that is not as it was approved; see `AlarmStore.keep`."""
+    """Raise the alarm about every slot that is not as it was approved; see `AlarmStore.keep`.
+
+    Not as a user who may not write here: to them, what they may not read looks damaged, too.
+    """
+    if not os.access(device.config.state, os.W_OK, effective_ids=True):
+        return
     installed = device.slots.installed()
     for model, slot in scanned.slots:
         problems = [

@@ -11,6 +11,7 @@ from modelward.daemon.words import of_event
 from modelward.errors import ExitCode
 from modelward.formats.report import read_envelope
 from modelward.install.reports import ReportStore
+from tests.crash.owner import as_owner
 from tests.daemon.site import Running, configure
 from tests.simulator import server as servers
 from tests.simulator.server import Server
@@ -91,6 +92,16 @@ def test_it_mends_what_verify_found_outside_of_windows_too(world: World, server:
         daemon.wait_for("repaired")
         daemon.wait_for("checked")
         is_whole(world)
+
+
+def test_who_may_not_read_everything_raises_no_alarm(world: World) -> None:
+    slot = (world.device / "current" / MODEL).resolve().parent
+    (slot / "layout.json").chmod(0)
+    world.device.chmod(0o555)
+    with as_owner():
+        assert world.client_here("verify").code == ExitCode.REFUSED
+    world.device.chmod(0o755)
+    assert world.client_here("status").json["alarms"] == []
 
 
 def test_what_cannot_be_mended_is_tried_ever_more_seldom(world: World, server: Server) -> None:
