@@ -8,7 +8,7 @@ import pytest
 import modelward
 from modelward.daemon.log import Level
 from modelward.daemon.words import of_event
-from modelward.errors import ExitCode
+from modelward.errors import ExitCode, Refused
 from modelward.formats.report import read_envelope
 from modelward.install.reports import ReportStore
 from tests.crash.owner import as_owner
@@ -91,6 +91,37 @@ def test_it_mends_what_verify_found_outside_of_windows_too(world: World, server:
     with Running(world, server) as daemon:
         daemon.wait_for("repaired")
         daemon.wait_for("checked")
+        is_whole(world)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda note: note.unlink(), lambda note: note.write_bytes(b"{")]
+)
+def test_it_finds_out_again_what_is_installed(world: World, server: Server, damage) -> None:
+    """Nobody can raise an alarm about it: a program finds nothing to open."""
+    note = (world.device / "current/installed.json").resolve()
+    note.chmod(0o644)
+    damage(note)
+    with pytest.raises(Refused):
+        modelward.open_model(MODEL, world.device)
+    with Running(world, server) as daemon:
+        assert "installed.json" in daemon.wait_for("repairing")["message"]
+        daemon.wait_for("repaired")
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+        is_whole(world)
+
+
+def test_it_mends_both_versions(world: World, server: Server) -> None:
+    flip(world)
+    slot = (world.device / "current" / MODEL).resolve().parent
+    (before,) = (each for each in slot.parent.iterdir() if each != slot)
+    (before / "files/model.onnx").chmod(0o644)
+    (before / "files/model.onnx").write_bytes(b"nor this")
+    with pytest.raises(Refused):
+        modelward.open_model(MODEL, world.device)
+    with Running(world, server) as daemon:
+        assert len(daemon.wait_for("repairing")["alarms"]) == 2
+        daemon.wait_for("repaired")
         is_whole(world)
 
 

@@ -1,10 +1,11 @@
 """What an alarm is pending about is mended, before anything new is looked for (attack row 29)."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelward.errors import Gate, ModelwardError
+from modelward.errors import FormatError, Gate, ModelwardError
 
 if TYPE_CHECKING:
     from modelward.config import Config
@@ -34,23 +35,22 @@ class Watch(Protocol):
 def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], None]) -> None:
     """Do what `modelward verify --repair` does, if an alarm about what is installed is pending.
 
-    The alarm is reported first. It ends only if everything is found intact afterwards.
+    So, too, if the note of what is installed cannot be read: nobody can raise an alarm then.
+    An alarm is reported first. It ends only if everything is found intact afterwards.
 
     Args:
         config: The device's configuration.
         watch: Is told what happens.
         tell: Is given the events ``repairing``, then ``repaired`` or ``repair-failed``.
     """
-    from modelward.install.alarms import AlarmStore  # noqa: PLC0415 - the daemon does without
-
-    alarms = AlarmStore(config.state, os.environ).pending()
+    alarms = list(_alarms(config.state))
     if not alarms:
         return
     from modelward import repair, report  # noqa: PLC0415 - loads TUF's library and more
     from modelward.device import Device  # noqa: PLC0415
 
     device = Device(config)
-    tell({"event": "repairing", "alarms": [alarm.to_text() for alarm in alarms]})
+    tell({"event": "repairing", "alarms": alarms})
     report.tell(device, None)
     try:
         done = repair.repair(device, (), watch.hashing, watch, keep_waiting=watch.keep_waiting)
@@ -62,6 +62,22 @@ def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], Non
     else:
         tell(_told(done))
     report.tell(device, None)
+
+
+def _alarms(state: Path) -> Iterator[str]:
+    from modelward.formats.installed import CAP, DOCUMENT, Installed  # noqa: PLC0415 - as below
+    from modelward.install.alarms import AlarmStore  # noqa: PLC0415 - the daemon does without
+    from modelward.install.opened import Folder  # noqa: PLC0415
+
+    for alarm in AlarmStore(state, os.environ).pending():
+        yield alarm.to_text()
+    place = state / "current"
+    if place.is_symlink():
+        try:
+            with Folder(place) as folder:
+                Installed.parse(folder.read(DOCUMENT, CAP))
+        except (OSError, FormatError) as error:
+            yield f"what is installed cannot be read: {error}"
 
 
 def _told(done: "Repaired") -> dict[str, Any]:
