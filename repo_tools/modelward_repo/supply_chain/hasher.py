@@ -24,6 +24,7 @@ from modelward.formats.names import check_path, check_tree
 PIECE = 1 << 20  # bytes read at a time
 THREADS = 4
 WORTH_THREADS = 8 << 20  # bytes in all from which on threads pay
+ATTEMPTS = 8  # at a file whose status changes while it is read, and its content does not
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are done, and how many there are in all."""
@@ -189,42 +190,55 @@ def _digests(files: Sequence[_File], progress: Progress, known: Known | None) ->
 
 
 def _digest(file: _File, advance: Callable[[int], None], known: Known | None) -> str:
-    """Hash one file, making sure that it is the one found and stays as it is."""
+    """Hash one file, making sure that it is the one found and stays as it is.
+
+    A hard link elsewhere that is made or removed, say by another publisher of the same file,
+    changes a file's status and not its content: then it is read once more, to know.
+    """
     before_now = known.digest(file.status) if known else None
     if before_now is not None:
         advance(file.status.st_size)
         return before_now
+    read: set[str] = set()
+    for _ in range(ATTEMPTS):
+        states, digest = _read(file.place, (lambda _count: None) if read else advance)
+        read.add(digest)
+        if len(read) > 1 or any(_content(state) != _content(file.status) for state in states):
+            break
+        if len({state.st_ctime_ns for state in states}) == 1:
+            if known:
+                known.learn(states[0], digest)
+            return digest
+    raise _refused(
+        file.place, "changed while it was hashed", "let nothing else write in the workspace"
+    )
+
+
+def _read(place: Path, advance: Callable[[int], None]) -> tuple[list[os.stat_result], str]:
+    """Return what a file's status was before and after it was read, and the digest."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(PIECE))
     try:
         # Should a pipe or a link have taken the file's place, opening neither waits nor follows.
-        descriptor = os.open(file.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as source:
             before = os.fstat(source.fileno())
             while count := source.readinto(buffer) if stat.S_ISREG(before.st_mode) else 0:
                 digest.update(buffer[:count])
                 advance(count)
-            states = (before, os.fstat(source.fileno()), file.place.lstat())
+            return [before, os.fstat(source.fileno()), place.lstat()], digest.hexdigest()
     except OSError as error:
-        raise _unreadable(file.place, error) from error
-    if any(_identity(state) != _identity(file.status) for state in states):
-        raise _refused(
-            file.place, "changed while it was hashed", "let nothing else write in the workspace"
-        )
-    if known:
-        known.learn(file.status, digest.hexdigest())
-    return digest.hexdigest()
+        raise _unreadable(place, error) from error
 
 
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    """Return what a write or a replacement cannot leave as it was."""
+def _content(status: os.stat_result) -> tuple[int, ...]:
+    """Return what a write or a replacement changes, unless somebody resets it."""
     return (
         stat.S_IFMT(status.st_mode),
         status.st_dev,
         status.st_ino,
         status.st_size,
         status.st_mtime_ns,
-        status.st_ctime_ns,
     )
 
 
