@@ -73,7 +73,7 @@ def rare_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_roles_are_signed_at_half_of_their_time(site: Site) -> None:
-    world = World(site, 8 * DAY)
+    world = World(site, 8 * DAY + HOUR)
     texts = world.run()
     assert texts[0].startswith("watching: snapshot, timestamp")
     assert texts[-1] == "told to stop: the watch has ended"
