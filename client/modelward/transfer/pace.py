@@ -24,7 +24,7 @@ class Patience:
         total: Seconds for one small document.
         tries: How often to try a server that does not answer or is busy.
         pause: Seconds before the second try; doubles each time, with jitter.
-        longest: Most seconds between two tries, whatever a server asks for.
+        longest: Most seconds that `pause` grows to, and that a server's wish counts for.
     """
 
     connect: float = 10.0
@@ -51,13 +51,16 @@ class Patience:
     def before_try(self, failures: int, wish: float | None = None) -> float:
         """Return how many seconds to wait after so many failures.
 
+        What a server asks for comes on top: a fleet that it sent away as one must not come back
+        as one.
+
         Args:
             failures: Failures so far, at least one.
             wish: Seconds that the server asked to wait (Retry-After), if it did.
         """
         jitter = random.uniform(0.5, 1.5)  # noqa: S311 - spreads a fleet out, no secret
         doubled = self.pause * 2.0 ** min(failures - 1, 20) * jitter
-        return min(max(doubled, wish or 0.0), self.longest)
+        return min(wish or 0.0, self.longest) + min(doubled, self.longest)
 
 
 class Pace:
