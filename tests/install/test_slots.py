@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,16 @@ def test_sweep_removes_what_a_reader_that_was_killed_left(installed):
     (seals / ".tmp-79a6d1685699e2cc").write_text("half a seal")
     installed.slots.sweep()
     assert not list(seals.glob(".tmp-*"))
+
+
+def test_sweep_removes_what_a_reader_left_of_an_alarm_but_none_that_is_being_raised(installed):
+    folder = installed.state / "alarms"
+    folder.mkdir()
+    for name, age in ((".tmp-old", 7200), (".tmp-new", 0)):
+        (folder / name).write_text("half an alarm")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    installed.slots.sweep()
+    assert [path.name for path in folder.iterdir()] == [".tmp-new"]
 
 
 def test_sweep_removes_what_tuf_left_half_written(installed):

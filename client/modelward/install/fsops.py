@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -270,9 +271,21 @@ def _unlink(path: Path) -> None:
         syscalls.unlink(path)
 
 
-def sweep(directory: Path) -> None:
-    """Remove what interrupted writes left behind in a directory."""
-    remove(*directory.glob(f"{TEMPORARY}*"))
+def sweep(directory: Path, age: float = 0.0) -> None:
+    """Remove what interrupted writes left behind in a directory.
+
+    Args:
+        directory: Where.
+        age: Seconds for which it must have lain there, if others write there at any time.
+    """
+    remove(*(path for path in directory.glob(f"{TEMPORARY}*") if not age or _age(path) > age))
+
+
+def _age(path: Path) -> float:
+    """Return for how many seconds nobody has written to a file; 0 if it is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return time.time() - path.lstat().st_mtime
+    return 0.0
 
 
 def check_file_system(directory: Path) -> None:

@@ -20,9 +20,11 @@ from modelward.formats import release as releases
 from modelward.formats.installed import CAP, DOCUMENT, Installed, Slot
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
-from modelward.install import fsops, seals
+from modelward.install import alarms, fsops, seals
 from modelward.install.opened import Folder, same_content
 from modelward.install.store import Store
+
+STALE = 3600.0  # seconds after which nobody is still writing a small file
 
 
 class Slots:
@@ -255,6 +257,7 @@ class Slots:
             self._root / seals.FOLDER,  # programs that open models hold no lock, and may be killed
         ):
             fsops.sweep(folder)
+        fsops.sweep(self._root / alarms.FOLDER, STALE)  # so do they who raise alarms: none is lost
         for path in (self._root / "tuf").glob("tmp*"):  # as TUF's library names what it writes
             if path.suffix != ".json":
                 fsops.remove(path)
