@@ -95,7 +95,7 @@ class Board:
         self._connections: dict[int, Connection] = {}
         self._unwritten = 0  # pieces that arrived and are not on disk yet
         self._stopped = False
-        # Each wakes only whom a change concerns: to wake a thread costs as much as to hash 30 kB.
+        # Each wakes only whom a change concerns: to wake all for every piece costs processor time.
         self._lock = RLock()
         self._hasher = Condition(self._lock)
         self._fetchers = Condition(self._lock)
@@ -286,8 +286,8 @@ class Board:
             piece.extent = piece.extent._replace(is_here=False)
             self._wake_connections()
 
-    def is_written(self) -> bool:
-        """Wait until nobody writes any more; False if the transfer failed."""
+    def settle(self) -> bool:
+        """Wait until nobody writes any more, and tell whether all went well."""
         with self._lock:
             self._hasher.wait_for(lambda: not self._unwritten)
             return self.error is None

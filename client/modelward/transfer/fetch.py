@@ -266,12 +266,12 @@ class _Transfer:
             return self._hash()
         finally:
             board.stop()
-            board.is_written()  # from here on, only this thread writes
+            board.settle()  # from here on, only this thread writes
             for reader in tuple(self._readers.values()):
                 reader.close()  # wakes up who waits for a source that is not needed any more
-            self._keep_beginnings()
             for receiver in receivers:
                 receiver.join(PARTING)
+            self._keep_beginnings()
 
     # --- the caller's thread
 
@@ -297,7 +297,7 @@ class _Transfer:
             digest.update(view)
             board.hashed(piece)
         self._tell(told)
-        if not board.is_written() and board.error is not None:
+        if not board.settle() and board.error is not None:
             raise board.error
         return digest.hexdigest() == self._blob.sha256
 
