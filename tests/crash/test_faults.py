@@ -63,4 +63,4 @@ def test_fault_at_every_call(place, name, fault):
         shutil.rmtree(state)
         if not failed:
             break
-    assert at > 2  # as many calls need room to collect, and more to do anything else
+    assert at > (2 if name == "collect" else 5)  # it makes three calls that need room

@@ -28,6 +28,7 @@ from typing import Any
 import modelward
 from modelward.config import load
 from modelward.device import Device
+from modelward.install import seals
 from tests.repo_tools.site import serving
 from tests.simulator.world import TOKENIZER, World, clean_environment
 from tests.soak.reader import digest
@@ -178,11 +179,14 @@ class Soak:
         self._expect(running == self._newest, f"{running} runs in the end, not {self._newest}")
         verified = self._world.client("verify")
         self._expect(verified.code == 0, f"verify: {verified.out}")
-        # Readers are killed, too, and hold no lock: whatever holds it next sweeps up after them.
+        left = list(self._world.device.rglob(".tmp-*"))
+        updates = [path for path in left if path.parent.name != seals.FOLDER]
+        self._expect(not updates, f"left over: {updates}")
+        # Readers are killed, too, and hold no lock: whoever holds it next sweeps up after them.
         swept = self._world.client("gc")
         self._expect(swept.code == 0, f"gc: {swept.out}{swept.err}")
         left = list(self._world.device.rglob(".tmp-*"))
-        self._expect(not left, f"left over: {left}")
+        self._expect(not left, f"left over by readers: {left}")
         slots = list((self._world.device / "slots" / TOKENIZER).iterdir())
         self._expect(len(slots) <= 2, f"{len(slots)} slots are kept")
 
