@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -43,7 +44,9 @@ def warm(place: Path, *prefix: str) -> Iterator[Path]:
     for name in COMMANDS:
         (folder / name).write_text(SHIM.format(python=sys.executable, socket=str(address)))
         (folder / name).chmod(0o755)
-    with subprocess.Popen([*prefix, sys.executable, __file__, str(address)]) as process:
+    # It ends with its standard input: a signal would reach only a command that it runs under.
+    command = [*prefix, sys.executable, __file__, str(address)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         try:
             deadline = time.monotonic() + 30
             while not address.exists():
@@ -52,11 +55,11 @@ def warm(place: Path, *prefix: str) -> Iterator[Path]:
                 time.sleep(0.02)
             yield folder
         finally:
-            process.terminate()
+            process.stdin.close()
 
 
 def serve(address: str) -> None:
-    """Run commands until the process is ended."""
+    """Run commands until standard input ends."""
     from modelward import cli as device  # noqa: PLC0415
     from modelward import update  # noqa: F401, PLC0415
     from modelward_repo import cli as repository  # noqa: PLC0415
@@ -68,7 +71,7 @@ def serve(address: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(8)
-    while True:
+    while sys.stdin not in select.select([listener, sys.stdin], [], [])[0]:
         link, _ = listener.accept()
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
