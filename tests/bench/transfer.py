@@ -5,12 +5,14 @@
 
 The file is in the page cache; every program is a process of its own. Ours is the whole of gate 10:
 received, hashed, written past the page cache where possible, synced and renamed. The others do what
-they do, which is less: `curl -o` neither verifies nor syncs. Needs nginx, curl, openssl and aria2c
-(apt: nginx-light curl openssl aria2).
+they do, which is less: `curl -o` neither verifies nor syncs. Each round has an order of its own, by
+chance: what a program leaves of the page cache makes the next one faster or slower. Needs nginx,
+curl, openssl and aria2c (apt: nginx-light curl openssl aria2).
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -22,11 +24,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from tests.bench import page
 from tests.bench.transfer_peers import blob_url, make_tuf_metadata
@@ -38,6 +41,7 @@ PEERS = str(ROOT / ".venv-bench/bin/python")
 MEMORY = Path("/dev/shm")
 PLOT = ROOT / "docs/plots/transfer.svg"
 GIB = 1 << 30
+PAIRS = 3  # times a round that ours is measured beside a poor source: such differences are small
 NGINX = """
 worker_processes 1; daemon off; pid {place}/pid; error_log {place}/errors;
 events {{ worker_connections 64; }}
@@ -52,6 +56,7 @@ TLS = (
     " ssl; ssl_certificate {certificate}; ssl_certificate_key {certificate}; ssl_protocols TLSv1.3"
 )
 Taken = dict[str, float]
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> None:
@@ -70,12 +75,13 @@ def main(arguments: list[str]) -> None:
             taken: dict[str, dict[str, list[Taken]]] = {
                 disk: {name: [] for name in names} for disk in disks
             }
+            (memory / "www").symlink_to(place / "www")
             for _ in range(options.rounds):
-                for disk, to in disks.items():
-                    (to.parent / "www").exists() or (to.parent / "www").symlink_to(place / "www")
-                    for name, command in _commands(url, sha256, options.mib, to).items():
-                        taken[disk][name].append(run(command, to, file))
-                        print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
+                for disk, name in shuffled(itertools.product(disks, names)):
+                    to = disks[disk]
+                    command = _commands(url, sha256, options.mib, to)[name]
+                    taken[disk][name].append(run(command, to, file))
+                    print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
             more = _extras(url, sha256, file, place / "to", options.rounds)
     _report(taken, more, options)
 
@@ -126,30 +132,33 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
         "lossy": BlobServer(data, always=hang_up_after(300_000)),
     }
     del data
-    alone: list[float] = []
-    both: dict[str, list[float]] = {name: [] for name in poor}
+    addresses = {"alone": url} | {name: f"{url},{server.url}" for name, server in poor.items()}
+    times: dict[str, list[float]] = {name: [] for name in addresses}
     digest: list[float] = []
     disk: list[float] = []
     try:
-        for _ in range(rounds):
-            for times, address in (
-                (alone, url),
-                *((both[name], f"{url},{server.url}") for name, server in poor.items()),
-            ):
-                taken = run(_ours(address, sha256, file.stat().st_size, to), to, file)
-                times.append(taken["seconds"])
+        for _ in range(PAIRS * rounds):
+            for name in shuffled(addresses):
+                command = _ours(addresses[name], sha256, file.stat().st_size, to)
+                times[name].append(run(command, to, file)["seconds"])
             digest.append(_digest(file))
             disk.append(_write(file, to))
     finally:
         for server in poor.values():
             server.close()
     return {
-        "alone": median(alone),
-        **{name: median(times) for name, times in both.items()},
+        **{name: median(seconds) for name, seconds in times.items()},
         "digest": median(digest),
         "disk": median(disk),
         "again": max(_killed(url, sha256, file, to) for _ in range(5 * rounds)),
     }
+
+
+def shuffled(things: Iterable[T]) -> list[T]:
+    """Return things in an order by chance."""
+    ordered = list(things)
+    random.shuffle(ordered)
+    return ordered
 
 
 def _digest(file: Path) -> float:
@@ -201,37 +210,13 @@ def _killed(url: str, sha256: str, file: Path, to: Path) -> float:
 def _report(
     taken: dict[str, dict[str, list[Taken]]], more: dict[str, float], options: argparse.Namespace
 ) -> None:
-    middle = {
-        disk: {
-            name: {key: median(one[key] for one in runs) for key in runs[0]}
-            for name, runs in programs.items()
-        }
-        for disk, programs in taken.items()
-    }
     command = f'make bench ARGS="transfer --mib {options.mib} --rounds {options.rounds}"'
-    lines = [
-        page.measured(command, f"{options.mib} MiB, medians of {options.rounds} in turn"),
-        "",
-    ]
-    for disk, programs in middle.items():
-        ours = programs["modelward"]
-        lines += page.table(
-            (f"To a {disk}", "wall", "ours is", "CPU s/GiB", "peak memory", "written"),
-            (
-                (
-                    name,
-                    f"{one['seconds']:.2f} s",
-                    f"{ours['seconds'] / one['seconds']:.2f} x",
-                    f"{one['cpu'] * GIB / (options.mib << 20):.2f}",
-                    f"{one['memory'] / 1e6:.0f} MB",
-                    f"{one['written'] / (options.mib << 20):.2f} x",
-                )
-                for name, one in programs.items()
-            ),
-        )
-        lines.append("")
+    how = f"{options.mib} MiB; medians (best to worst) of {options.rounds} rounds, shuffled"
+    lines = [page.measured(command, how), ""]
+    for disk, programs in taken.items():
+        lines += [*compared(f"To a {disk}", programs, options.mib), ""]
     lines += page.table(
-        ("Of ours", "measured"),
+        (f"Of ours, medians of {PAIRS * options.rounds}", "measured"),
         (
             ("from nginx alone", f"{more['alone']:.2f} s"),
             ("with a second source of 2 MB/s beside it", f"{more['slow']:.2f} s"),
@@ -245,7 +230,35 @@ def _report(
         ),
     )
     page.write("transfer", lines)
-    PLOT.write_text(_plot(middle), "utf-8")
+    PLOT.write_text(_plot({disk: medians(programs) for disk, programs in taken.items()}), "utf-8")
+
+
+def medians(programs: dict[str, list[Taken]]) -> dict[str, Taken]:
+    """Return the median of each figure of each program."""
+    return {
+        name: {key: median(one[key] for one in runs) for key in runs[0]}
+        for name, runs in programs.items()
+    }
+
+
+def compared(where: str, programs: dict[str, list[Taken]], mib: int) -> list[str]:
+    """Return a table of programs beside ours, given what each took for a file of so many MiB."""
+    middle, length = medians(programs), mib << 20
+    seconds = {name: [one["seconds"] for one in runs] for name, runs in programs.items()}
+    return page.table(
+        (where, "wall", "ours is", "CPU s/GiB", "peak memory", "written"),
+        (
+            (
+                name,
+                f"{one['seconds']:.2f} s ({min(seconds[name]):.2f} to {max(seconds[name]):.2f})",
+                f"{middle['modelward']['seconds'] / one['seconds']:.2f} x",
+                f"{one['cpu'] * GIB / length:.2f}",
+                f"{one['memory'] / 1e6:.0f} MB",
+                f"{one['written'] / length:.2f} x",
+            )
+            for name, one in middle.items()
+        ),
+    )
 
 
 def _plot(taken: dict[str, dict[str, Taken]]) -> str:

@@ -7,14 +7,13 @@ believe the one authority that was made for this.
 """
 
 import argparse
-import operator
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench import page
-from tests.bench.transfer import GIB, ROOT, Taken, make_file, nginx, run
+from tests.bench.transfer import ROOT, Taken, compared, make_file, nginx, run, shuffled
 from tests.bench.transfer_peers import blob_url
 
 KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
@@ -33,8 +32,8 @@ def main(arguments: list[str]) -> None:
             programs = commands(url, sha256, options.mib, place / "to")
             taken: dict[str, list[Taken]] = {name: [] for name in programs}
             for _ in range(options.rounds):
-                for name, command in programs.items():
-                    taken[name].append(run(command, place / "to", file))
+                for name in shuffled(programs):
+                    taken[name].append(run(programs[name], place / "to", file))
                     print(f"  {name}: {taken[name][-1]}", flush=True)
     report(taken, options)
 
@@ -72,20 +71,7 @@ def commands(url: str, sha256: str, mib: int, to: Path) -> dict[str, list[str]]:
 
 def report(taken: dict[str, list[Taken]], options: argparse.Namespace) -> None:
     """Write the page."""
-    best = {name: min(runs, key=operator.itemgetter("seconds")) for name, runs in taken.items()}
-    ours, length = best["modelward"], options.mib << 20
-    rows = (
-        (
-            name,
-            f"{one['seconds']:.2f} s",
-            f"{ours['seconds'] / one['seconds']:.2f} x",
-            f"{one['cpu'] * GIB / length:.2f}",
-            f"{one['memory'] / 1e6:.0f} MB",
-            f"{one['written'] / length:.2f} x",
-        )
-        for name, one in best.items()
-    )
     command = f'make bench ARGS="transfer_tls --mib {options.mib} --rounds {options.rounds}"'
-    how = f"{options.mib} MiB, the best of {options.rounds}, in turn"
-    header = ("To a disk, over TLS 1.3", "wall", "ours is", "CPU s/GiB", "peak memory", "written")
-    page.write("transfer_tls", [page.measured(command, how), "", *page.table(header, rows)])
+    how = f"{options.mib} MiB; medians (best to worst) of {options.rounds} rounds, shuffled"
+    table = compared("To a disk, over TLS 1.3", taken, options.mib)
+    page.write("transfer_tls", [page.measured(command, how), "", *table])
