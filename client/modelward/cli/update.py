@@ -140,7 +140,7 @@ def _nothing_new(options: "argparse.Namespace") -> bool:
     """Take the fast path of gate 3, before anything slow is loaded."""
     state = state_of(options)
     if any((state / "alarms").glob("*.json")):
-        return False  # somebody has to be told
+        return False  # somebody has to be told; `install.alarms`, which is too much to load here
     try:
         file = (state / settings.FILE).read_bytes()
     except OSError:
