@@ -262,6 +262,27 @@ def test_what_cannot_be_mended(world, server):
     assert "put back the root metadata" in problem["why"]
 
 
+def test_a_store_that_is_gone_stops_no_update(world, server):
+    world.publish("1.2.0")
+    shutil.rmtree(world.device / "store")
+    assert world.client_here("check").code == ExitCode.DONE
+    done = world.client_here("update")
+    assert done.code == ExitCode.DONE, done
+    assert world.read_model() == ("1.2.0", world.offered)
+    assert repair(world).code == ExitCode.DONE  # blobs of 1.1.0, by links from its slot
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: overwrite(path, b"{}")])
+def test_a_root_that_is_gone_stops_an_update(world, server, spoil):
+    spoil(world.device / "root.json")
+    done = world.client_here("update", as_json=False)
+    assert done.code == ExitCode.REFUSED
+    assert "gate 3 (metadata)" in done.err
+    assert "root" in done.err
+    assert "put back the root metadata that the device came with" in done.err
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
 def test_nothing_proves_what_ran(world, server):
     shutil.rmtree(world.device / "slots")
     shutil.rmtree(world.device / "generations")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from modelward.config import Config
+from modelward.errors import PUT_ROOT_BACK, Gate, Refused
 from modelward.install.alarms import AlarmStore
 from modelward.install.boot import boot_id
 from modelward.install.floors import FloorStore
@@ -39,8 +40,18 @@ class Device:
 
     @property
     def root(self) -> bytes:
-        """The provisioned root metadata."""
-        return (self.config.state / "root.json").read_bytes()
+        """The provisioned root metadata.
+
+        Raises:
+            Refused: It is not there any more.
+        """
+        path = self.config.state / "root.json"
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise Refused(
+                Gate.METADATA, f"the trusted root {path} is gone", PUT_ROOT_BACK
+            ) from error
 
     @property
     def cache(self) -> Path:

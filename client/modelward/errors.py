@@ -6,6 +6,8 @@ Exit codes are part of the interface: scripts and monitoring rely on them (docs/
 from enum import Enum, IntEnum
 from typing import Any
 
+PUT_ROOT_BACK = "all trust follows from it: put back the root metadata that the device came with"
+
 
 class ExitCode(IntEnum):
     """What a command's exit status means."""

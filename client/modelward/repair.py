@@ -12,7 +12,7 @@ from pathlib import Path
 
 from modelward import activate, alarm, fastpath, restore, scan, update
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, Refused
+from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
 from modelward.examine import examine, required
 from modelward.formats import policy as policies
 from modelward.formats.installed import Slot
@@ -124,7 +124,7 @@ class _Repair:
     def why(self, damage: Damage) -> str:
         """Return why something is still damaged."""
         if damage.part is Part.ROOT:
-            return "all trust follows from it: put back the root metadata that the device came with"
+            return PUT_ROOT_BACK
         for key in ((damage.model, damage.slot), damage.path, damage.part):
             if key in self._reasons:
                 return self._reasons[key]

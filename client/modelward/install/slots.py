@@ -272,5 +272,5 @@ def _damaged(path: Path, problem: str) -> Refused:
     return Refused(
         Gate.INSTALL,
         f"the state directory is damaged: {path}: {problem}",
-        "run `modelward verify`; if it cannot be mended, set the device up again",
+        "run `modelward verify --repair`; if it cannot be mended, set the device up again",
     )

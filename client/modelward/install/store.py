@@ -174,5 +174,5 @@ class Store:
 
     def free(self) -> int:
         """Return the free bytes of the store's file system that this user may fill."""
-        status = os.statvfs(self._root)
+        status = os.statvfs(self._root if self._root.is_dir() else self._root.parent)
         return status.f_bavail * status.f_frsize

@@ -20,7 +20,7 @@ from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.errors import PUT_ROOT_BACK, Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats import strict
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
@@ -28,6 +28,10 @@ from modelward.formats.strict import MAX_INT
 # Roots are counted from the provisioned one: enough for a rotation a day over ten years. Each must
 # be signed by the one before it, so nobody can make a device walk further than root was rotated.
 MAX_ROOTS = 4096
+_DISTRUST = (
+    "do not trust this server: use another mirror, and tell the security team; if it was "
+    "restored from a backup, whoever runs it must publish past what was lost"
+)
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
 TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
@@ -156,7 +160,7 @@ class Repository:
         self._floors = floors or Floors()
         self._refuse_replay = refuse_replay
         self._now: datetime | None = None
-        with _tuf_errors("the provisioned root"):
+        with _tuf_errors("the provisioned root", PUT_ROOT_BACK):
             self._updater = Updater(
                 str(cache),
                 metadata_url,
@@ -470,7 +474,7 @@ class _TufFetcher(FetcherInterface):
 
 
 @contextmanager
-def _tuf_errors(subject: str) -> Iterator[None]:
+def _tuf_errors(subject: str, if_invalid: str = _DISTRUST) -> Iterator[None]:
     """Turn what TUF's client raises into what a person can act upon."""
     try:
         yield
@@ -514,8 +518,7 @@ def _tuf_errors(subject: str) -> Iterator[None]:
         raise Refused(
             Gate.METADATA,
             f"{subject} is not valid: {_sentence(error)}",
-            "do not trust this server: use another mirror, and tell the security team; if it was "
-            "restored from a backup, whoever runs it must publish past what was lost",
+            if_invalid,
         ) from error
 
 
