@@ -1,7 +1,9 @@
 """Row 29: what runs is tampered with where it lies, or swapped between the check and the load."""
 
+import mmap
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +11,12 @@ import pytest
 
 import modelward
 from modelward.errors import Refused
+from modelward.install import verified
 
 ROW = 29
 pytestmark = pytest.mark.attack(ROW)
 MODEL = "model.onnx"
+TICK = 0.05  # seconds: longer than between two times that the kernel's clock tells
 
 
 def overwrite(path: Path) -> None:
@@ -117,6 +121,24 @@ def test_tampered_after_it_was_found_intact(scene):
     def tamper(files: Path) -> None:
         modelward.open_model("meter-reader", scene.world.device, strict=True).close()
         overwrite_and_hide(files / MODEL)
+
+    scene.falls_back_when(tamper, "not the file that")
+
+
+def test_mapped_before_it_was_found_intact(scene, monkeypatch):
+    """Tampered at rest, through a map whose page was dirty when it was found intact"""
+    monkeypatch.setattr(verified, "SETTLED", 0)
+
+    def tamper(files: Path) -> None:
+        path = files / MODEL
+        path.chmod(0o600)
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as page:
+            path.chmod(0o444)
+            page[0] = page[0]
+            time.sleep(TICK)
+            modelward.open_model("meter-reader", scene.world.device).close()
+            time.sleep(TICK)
+            page[0] ^= 0xFF
 
     scene.falls_back_when(tamper, "not the file that")
 

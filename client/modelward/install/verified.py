@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,7 @@ from modelward.formats.installed import Slot
 from modelward.formats.release import Release
 from modelward.formats.seal import Look, Seal
 from modelward.install import verity
+from modelward.install.file_system import make_writes_show
 from modelward.install.hashing import digests
 from modelward.install.opened import Folder, look
 from modelward.install.seals import Seals
@@ -42,12 +43,12 @@ class OpenFile:
     Attributes:
         file: The file.
         sha256: Its digest.
-        look: How it looked when it was found so.
+        look: How it looked when it was found so; None if it could be written to and still look so.
     """
 
     file: BinaryIO
     sha256: str
-    look: Look
+    look: Look | None
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Verifier:
         with ExitStack() as opened:
             try:
                 files = self._open(f"slots/{model}/{slot.name}", slot, opened)
-                self._check(slot, files)
+                files = self._check(slot, files)
             except FormatError as error:
                 raise ChangedError(str(error)) from error
             except OSError as error:
@@ -106,7 +107,7 @@ class Verifier:
                 files[entry.path] = OpenFile(file, entry.blob.sha256, seen)
         return files
 
-    def _check(self, slot: Slot, files: Mapping[str, OpenFile]) -> None:
+    def _check(self, slot: Slot, files: Mapping[str, OpenFile]) -> dict[str, OpenFile]:
         """Hash what nothing vouches for, and note how it looked."""
         started = time.time_ns()
         known = self.seals.load(slot.sha256)
@@ -116,15 +117,21 @@ class Verifier:
             if self.strict or not _is_vouched_for(path, entry, known)
         }
         if not doubtful:
-            return
+            return dict(files)
+        # Before hashing: what is written meanwhile must show afterwards.
+        showing = {
+            path for path, entry in doubtful.items() if make_writes_show(entry.file.fileno())
+        }
         found = digests([entry.file.fileno() for entry in doubtful.values()])
         for (path, entry), digest in zip(doubtful.items(), found, strict=True):
             if digest != entry.sha256:
                 raise ChangedError(f"{path} is not the file that was approved")
         settled = {
-            path: entry.look
+            path: seen
             for path, entry in doubtful.items()
-            if entry.look.changed < started - SETTLED and look(entry.file.fileno()) == entry.look
+            if path in showing
+            and (seen := look(entry.file.fileno())) == entry.look
+            and seen.changed < started - SETTLED
         }
         measured = {
             path: by_kernel
@@ -136,6 +143,10 @@ class Verifier:
         )
         if seal != known and (seal.boot or seal.verity):
             self.seals.save(seal, self.installed)
+        return {
+            **files,
+            **{path: replace(doubtful[path], look=settled.get(path)) for path in doubtful},
+        }
 
 
 def _is_vouched_for(path: str, entry: OpenFile, known: Seal) -> bool:
