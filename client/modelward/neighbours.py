@@ -103,7 +103,7 @@ def gather(  # noqa: PLR0913 - the last two are named
         blob: What.
         index: Its chunk index, or None: then neighbours cannot be held to what they deliver.
         cost: Bytes that the cheapest way to it takes without neighbours.
-        progress: Told of bytes as they are there.
+        progress: Told of bytes as they are there, and of none now and then; may raise to stop.
 
     Returns:
         Whether all of it is there. It is not verified as a whole: whoever fetches it does so.
@@ -112,9 +112,21 @@ def gather(  # noqa: PLR0913 - the last two are named
     if not peers or index is None or cost <= blob.length // (len(peers) + 1):
         return False
     try:
-        data = device.store.read(index) or sources.fetch_blob(index)
+        known = device.store.read(index)
+        data = known or sources.fetch_blob(index)
         chunks = ChunkIndex.parse(data)
     except (Refused, Unavailable):
         return False  # an index saves bytes; nothing depends on it
+    if known is None:
+        device.store.add(index, [memoryview(data)])  # of use the next time, too
+        progress(len(data))
     near = Neighbourhood(neighbour_id(device), peers)
-    return swarm.gather(sources, near, blob, device.store, chunks, progress=progress)
+    return swarm.gather(
+        sources,
+        near,
+        blob,
+        device.store,
+        chunks,
+        progress=progress,
+        go_on=lambda: progress(0),  # the deadline passes although nothing arrives
+    )

@@ -137,6 +137,19 @@ def test_whoever_delivers_is_counted_on_again():
     assert shares.given_up == set()
 
 
+def test_whoever_changes_its_id_keeps_the_first():
+    """An id costs memory: a neighbour has one."""
+    shares = Shares(name(1), SHA, cut(40))
+    shares.note("near", Have(name(2), wants=True))
+    before = everything_own(shares)
+    for number in before:
+        shares.put_back(number)
+    for other in range(3, 50):
+        shares.note("near", Have(name(other), wants=True))
+        assert shares.held["near"].neighbour == name(2)
+    assert everything_own(shares) == before
+
+
 @given(st.frozensets(st.integers(0, 30)))
 def test_have_is_read_back(numbers):
     have = Have(name(7), wants=True, extents=extents(numbers))

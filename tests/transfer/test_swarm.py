@@ -41,13 +41,15 @@ class Host:
 
     Attributes:
         have: What it says that it has; None for a server that knows no such question.
-        spoil: Changes the bytes of a range before they are sent.
+        spoil: Changes the bytes of a range before they are sent; None for an error instead.
+        error: That error's status.
         drip: Seconds between two bytes of an answer; 0 for none.
         sent: Bytes of the blob that were asked of it.
     """
 
     have: Callable[[], bytes | None] = lambda: None
     spoil: Callable[[bytes], bytes | None] = lambda data: data
+    error: int = 404
     drip: float = 0.0
     sent: int = 0
     url: str = ""
@@ -76,7 +78,7 @@ class Host:
 
             def _send(self, status: int, body: bytes | None, extent: str = "") -> None:
                 if body is None:
-                    status, body = 404, b""
+                    status, body = host.error, b""
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 if status == 206:
@@ -117,9 +119,15 @@ class Scene:
     near: Neighbourhood
     origin: Host
 
-    def gather(self) -> bool:
+    def gather(self, go_on: Callable[[], None] = lambda: None) -> bool:
         return swarm.gather(
-            self.sources, self.near, BLOB, self.store, INDEX, progress=lambda _: None
+            self.sources,
+            self.near,
+            BLOB,
+            self.store,
+            INDEX,
+            progress=lambda _: None,
+            go_on=go_on,
         )
 
     def fetch(self) -> None:
@@ -134,7 +142,8 @@ def scene(tmp_path: Path, *neighbours: Host, origin: Host | None = None) -> Iter
         origin = stack.enter_context((origin or Host()).running())
         http = stack.enter_context(Http(PATIENCE))
         peers = [Neighbour(stack.enter_context(each.running()).url, http) for each in neighbours]
-        sources = Sources([HttpSource(origin.url, http), *peers], PATIENCE)
+        patience = replace(PATIENCE, tries=3, pause=0.01)
+        sources = Sources([HttpSource(origin.url, http), *peers], patience)
         near = Neighbourhood(ME, {each.name: each for each in peers})
         yield Scene(Store(tmp_path / "store"), sources, near, origin)
 
@@ -252,17 +261,53 @@ def test_without_an_index_no_neighbour_is_asked_for_much(tmp_path):
     assert neighbour.sent == 0
 
 
+# --- a repository that falters, beside a neighbour that has nothing -------------------------------
+
+
+def test_a_repository_that_fails_once_is_asked_again(tmp_path):
+    answers = iter([None])
+    origin = Host(spoil=lambda data: next(answers, data), error=503)
+    with scene(tmp_path, Host(says()), origin=origin) as device:
+        assert device.gather()
+        device.fetch()
+
+
+@pytest.mark.parametrize("error", [404, 503])
+def test_a_repository_that_fails_for_good_is_not_waited_for(tmp_path, error):
+    origin = Host(spoil=lambda _: None, error=error)
+    with scene(tmp_path, Host(says()), origin=origin) as device:
+        assert not device.gather()
+    assert len([path for path in origin.asked if path.startswith("/blobs/")]) <= 3
+
+
+# --- being stopped --------------------------------------------------------------------------------
+
+
 def test_whoever_stops_it_is_heard(tmp_path):
     def stop() -> None:
         raise KeyboardInterrupt
 
     with scene(tmp_path, Host(says())) as device, pytest.raises(KeyboardInterrupt):
-        swarm.gather(
-            device.sources,
-            device.near,
-            BLOB,
-            device.store,
-            INDEX,
-            progress=lambda _: None,
-            go_on=stop,
-        )
+        device.gather(stop)
+
+
+def test_whoever_stops_it_waits_for_nobody(tmp_path):
+    """Who is in the middle of an answer is hung up on: no time-out has to pass, nobody failed."""
+    stopped = threading.Event()
+
+    def hang(data: bytes) -> bytes:
+        stopped.wait(60)
+        return data
+
+    origin = Host(spoil=hang)
+
+    def stop() -> None:
+        if origin.sent:
+            raise KeyboardInterrupt
+
+    with scene(tmp_path, Host(says()), origin=origin) as device:
+        with pytest.raises(KeyboardInterrupt):
+            device.gather(stop)
+        failures = [standing.failures for standing in device.sources.for_blobs()]
+        stopped.set()
+    assert failures == [0, 0]

@@ -5,11 +5,11 @@ all who see the same devices agree without a word, and when one is missing, only
 """
 
 import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
 
 from modelward.formats.have import Have
 from modelward.transfer.pieces import Extent
@@ -44,10 +44,10 @@ class Shares:
     def __post_init__(self) -> None:
         self._states = [State.HERE if piece.is_here else State.MISSING for piece in self.pieces]
         self.missing = sum(not piece.is_here for piece in self.pieces)
-        self._bid = cache(self._hashed_bid)
+        self._bids: dict[str, array[int]] = {}  # of each id, by piece
 
     def note(self, name: str, have: Have) -> None:
-        """Note what a neighbour says that it has."""
+        """Note what a neighbour says that it has. It keeps the id that it first had here."""
         numbers = set()
         remaining = iter([*have.extents, (1 << 62, 1 << 62)])
         first, last = next(remaining)
@@ -57,11 +57,23 @@ class Shares:
             if first <= piece.start:
                 numbers.add(number)
         fetches = have.wants and len(numbers) < len(self.pieces)
-        self.held[name] = Held(have.neighbour, fetches, frozenset(numbers))
+        known = self.held.get(name)
+        who = known.neighbour if known else have.neighbour
+        self.held[name] = Held(who, fetches, frozenset(numbers))
 
     def forget(self, name: str) -> None:
         """Forget a neighbour that has left."""
-        self.held.pop(name, None)
+        left = self.held.pop(name, None)
+        if left is not None:
+            self._bids.pop(left.neighbour, None)
+
+    def is_any_near(self) -> bool:
+        """Tell whether a neighbour has a piece that is not here."""
+        return any(
+            self._states[number] is not State.HERE
+            for held in self.held.values()
+            for number in held.numbers
+        )
 
     def take_own(self) -> int | None:
         """Take the piece that is most clearly this device's to bring, if there is one."""
@@ -129,8 +141,16 @@ class Shares:
         self._states[number] = State.TAKEN
         return number
 
-    def _hashed_bid(self, neighbour: str, number: int) -> bytes:
-        return hashlib.sha256(f"{neighbour} {self.sha256} {number}".encode()).digest()
+    def _bid(self, neighbour: str, number: int) -> int:
+        bids = self._bids.get(neighbour)
+        if bids is None:
+            bids = self._bids[neighbour] = array("Q", self._hashed_bids(neighbour))
+        return bids[number]
+
+    def _hashed_bids(self, neighbour: str) -> Iterator[int]:
+        for number in range(len(self.pieces)):
+            text = f"{neighbour} {self.sha256} {number}".encode()
+            yield int.from_bytes(hashlib.sha256(text).digest()[:8], "big")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 Every piece has an owner among the devices that want the blob, by rendezvous hashing: everybody
 works out the same one, without asking. A device fetches what it owns from the repository, and
 everything else from whoever has it by now. It waits for others a bounded time only: who brings
-nothing is not counted on any more, and its pieces are others' to bring, at last one's own.
+nothing is not counted on any more, and its pieces are others' to bring, at last one's own. The
+repository is asked as patiently as always; once it is given up and nobody near has anything to
+bring either, gathering is over.
 
 Pieces are checked against the chunk index before they are kept or handed on. The index is believed
 in nothing else: the whole file's digest is computed afterwards (`modelward.transfer.fetch`).
@@ -11,8 +13,8 @@ in nothing else: the whole file's digest is computed afterwards (`modelward.tran
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Protocol
@@ -35,6 +37,7 @@ SLOW = 3.0  # ... or so many times what one of one's own pieces took
 FAILURES = 3  # of a neighbour, before it is left alone
 
 TICK = 0.1  # seconds between two looks at how far things are
+PARTING = 0.1  # seconds: for a thread to end that was hung up on
 
 Progress = Callable[[int], None]
 Open = Callable[[Blob, int, int], Reader]
@@ -142,7 +145,10 @@ class _Swarm:
         self._unheard: set[str] = set()  # neighbours that have not answered yet
         self._over = False
         self._error: BaseException | None = None
+        self._readers: set[Reader] = set()  # answers that are being received
         self._left = 0  # neighbours whose thread has ended
+        self._is_far_left = True  # whether the repository, or a mirror, may still bring something
+        self._hoped = self._clock()  # when there last was somebody who might bring something
         self._moved = self._clock()  # when a piece last arrived
         self._slowest = 0.0  # seconds that a piece took from the repository
         self._arrived = 0  # bytes since the caller was last told
@@ -162,11 +168,9 @@ class _Swarm:
                 self._tell()
                 go_on()
         finally:
-            with self._changed:
-                self._over = True
-                self._changed.notify_all()
+            self._end()
             for thread in threads:
-                thread.join()
+                thread.join(PARTING)  # who is not answered yet ends later, and writes nothing
             self._tell()
         if self._error is not None:
             raise self._error
@@ -177,9 +181,19 @@ class _Swarm:
     def _is_over(self, neighbours: int) -> bool:
         with self._changed:
             self._changed.wait(TICK)
-            # Without neighbours, fetching as always is better.
-            alone = self._left >= neighbours
+            if self._is_far_left or self._shares.is_any_near():
+                self._hoped = self._clock()
+            # Without neighbours, fetching as always is better; without hope, too.
+            alone = self._left >= neighbours or self._clock() - self._hoped > STALL
             return not self._shares.missing or alone or self._error is not None
+
+    def _end(self) -> None:
+        with self._changed:
+            self._over = True  # from here on, nothing is written
+            readers = tuple(self._readers)
+            self._changed.notify_all()
+        for reader in readers:
+            reader.close()  # wakes up who waits for it
 
     def _tell(self) -> None:
         with self._changed:
@@ -192,20 +206,30 @@ class _Swarm:
             work()
         except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
             with self._changed:
-                self._error = self._error or error
-                self._changed.notify_all()
+                if not self._over:  # else it comes of being hung up on
+                    self._error = self._error or error
+                    self._changed.notify_all()
 
     # --- the thread that asks the repository
 
     def _ask_origin(self) -> None:
-        buffer = self._partial.buffers(1, PIECE)[0]
+        buffer, patience, failures = self._partial.buffers(1, PIECE)[0], self._sources.patience, 0
         with self._changed:
             self._changed.wait_for(lambda: self._over or not self._unheard, FIRST)
         while (number := self._own()) is not None:
             began = self._clock()
-            if not self._from_origin(number, buffer):
-                return  # neighbours may still bring what they have
-            self._slowest = max(self._slowest, self._clock() - began)
+            try:
+                self._from_afar(number, buffer)
+            except Unavailable as error:
+                failures += 1
+                if error.again is None or failures >= patience.tries:
+                    break
+                self._pause(patience.before_try(failures, error.again))
+            else:
+                failures = 0
+                self._slowest = max(self._slowest, self._clock() - began)
+        with self._changed:
+            self._is_far_left = False  # neighbours may still bring what they have
 
     def _own(self) -> int | None:
         """Wait for a piece that is this device's to bring; None when there is nothing to do."""
@@ -221,20 +245,30 @@ class _Swarm:
                     self._moved = now
             return None
 
-    def _from_origin(self, number: int, buffer: memoryview) -> bool:
-        for standing in self._sources.for_blobs():
-            if standing.source.kind is Kind.NEIGHBOUR:
-                continue
-            try:
-                self._bring(number, standing, buffer, standing.source.open)
-            except Refused as error:
-                self._sources.ban(standing, error)
-            except Unavailable:
-                self._sources.failed(standing)
-            else:
-                return True
-        self._put_back(number)
-        return False
+    def _from_afar(self, number: int, buffer: memoryview) -> None:
+        """Bring a piece from the first who delivers it: the repository or a mirror of it.
+
+        Raises:
+            Unavailable: Nobody did. It may help to ask again if anybody said so.
+        """
+        problem: Unavailable | None = None
+        try:
+            for standing in self._sources.for_blobs():
+                if standing.source.kind is Kind.NEIGHBOUR:
+                    continue
+                try:
+                    self._bring(number, standing, buffer, standing.source.open)
+                except Refused as error:
+                    self._sources.ban(standing, error)
+                except Unavailable as error:
+                    self._failed(standing)
+                    if problem is None or problem.again is None:
+                        problem = error
+                else:
+                    return
+        finally:
+            self._put_back(number)  # unless it is here
+        raise problem or Unavailable("there is no source left but neighbours")
 
     # --- one thread a neighbour
 
@@ -262,11 +296,11 @@ class _Swarm:
             except NotFound:
                 failures += 1  # it moved on, or never had what it said
             except Unavailable:
-                self._sources.failed(standing)
+                self._failed(standing)
                 failures += 1
             with self._changed:
                 self._unheard.discard(name)
-                self._changed.wait_for(lambda: self._over, POLL)
+            self._pause(POLL)
         with self._changed:
             self._left += 1
             self._unheard.discard(name)
@@ -285,31 +319,56 @@ class _Swarm:
 
         Raises:
             Refused: It is not.
-            Unavailable: It was not delivered.
+            Unavailable: It was not delivered, or all is over.
         """
         piece = self._pieces[number]
         length, name = piece.stop - piece.start, standing.source.name
         view = self._partial.place(buffer, piece.start, length)
         began, filled = self._clock(), 0
-        reader = open_(self._blob, piece.start, piece.stop)
-        try:
+        self._check_is_on()
+        with self._reading(open_(self._blob, piece.start, piece.stop)) as reader:
             while filled < length:
                 count = reader.readinto(view[filled:])
                 if not count:
                     raise Unavailable(f"{name} ended early")
                 filled += count
             reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
-        finally:
-            reader.close()
         if not pieces.matches(piece, view):
             raise wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
-        self._sources.delivered(standing, length, self._clock() - began)
         with self._changed:
+            self._check_is_on()
+            self._sources.delivered(standing, length, self._clock() - began)
             self._partial.write(piece.start, view)
             self._shares.arrived(number, name)
             self._moved = self._clock()
             self._arrived += length
             self._changed.notify_all()
+
+    @contextmanager
+    def _reading(self, reader: Reader) -> Iterator[Reader]:
+        """Receive an answer: the caller's thread may hang up on whoever sends it."""
+        try:
+            with self._changed:
+                self._check_is_on()
+                self._readers.add(reader)
+            yield reader
+        finally:
+            with self._changed:
+                self._readers.discard(reader)
+            reader.close()
+
+    def _check_is_on(self) -> None:
+        if self._over:
+            raise Unavailable("nothing more is wanted")
+
+    def _failed(self, standing: Standing) -> None:
+        with self._changed:
+            if not self._over:  # else it was this device that hung up
+                self._sources.failed(standing)
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._over, seconds)
 
     def _put_back(self, number: int) -> None:
         with self._changed:
