@@ -2,7 +2,7 @@
 
 import errno
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
@@ -13,6 +13,7 @@ from modelward.formats import window
 from modelward.formats.installed import Installed
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
+from modelward.install import space
 from modelward.transfer.carry_out import Carried, Carrier, Planner, Share
 from modelward.transfer.fetch import SMALL
 from modelward.transfer.patch import METHODS
@@ -34,12 +35,41 @@ class Watch(Protocol):
         ...
 
 
-def plan(
+def waiting(device: Device, chosen: Sequence[Release], offered: Iterator[Release]) -> set[str]:
+    """Return the digests of what is here of releases that are not installed now, but may be yet.
+
+    What an earlier try fetched of them stays: a rollout's window opens again, a network comes back.
+
+    Args:
+        device: The device.
+        chosen: The releases to install now, which are not asked about.
+        offered: All that may be installed; read on only while something is here that none of those
+            before wants, as their documents may have to be fetched.
+    """
+    spare = device.trials.spare()
+    unclaimed = spare.difference(*map(_digests, chosen))
+    claimed = set()
+    try:
+        while unclaimed:
+            found = unclaimed & _digests(next(offered))
+            claimed |= found
+            unclaimed -= found
+    except StopIteration:  # nobody offers what is left
+        return claimed
+    except (Refused, Unavailable):  # who knows what it is of: it may be of what could not be read
+        return claimed | unclaimed
+    return claimed
+
+
+def plan(  # noqa: PLR0913 - the last two are named
     device: Device,
     chosen: Sequence[Release],
     installed: Installed,
     sources: Sources,
     watch: Watch,
+    *,
+    kept: Collection[str],
+    only_check: bool,
 ) -> Planner:
     """Gate 9: plan, and make room: what nobody wants any more of earlier tries goes.
 
@@ -49,25 +79,37 @@ def plan(
         installed: What is installed.
         sources: Where chunk indexes come from, if they are not here.
         watch: Is told the plan.
+        kept: Digests of blobs of other releases, to be kept if there is room for both.
+        only_check: Whether to remove nothing.
 
     Raises:
         Unavailable: The files would not fit.
     """
     store = device.store
-    wanted = {file.blob.sha256 for release in chosen for file in release.files}
-    wanted |= {patch.blob.sha256 for release in chosen for patch in release.patches}
-    indexes = {file.chunks for release in chosen for file in release.files}
-    wanted |= {index.sha256 for index in indexes if index}
-    if chosen:
+    wanted: set[str] = set().union(*map(_digests, chosen))
+
+    def planner(others: int = 0) -> Planner:
+        # What an earlier try began to fetch of these needs no more room.
+        room = store.free() + store.begun(wanted) + others
+        limits = Limits(room, device.config.transfer.memory, METHODS)
+        return Planner(chosen, _releases(device, installed), store, sources, limits)
+
+    if not chosen:
+        return planner()
+    if only_check:
+        found = planner(space.freed(device.trials.garbage(wanted)))
+    else:
         # What earlier tries brought of other releases goes, or tries that fail would fill the disk.
-        device.trials.collect(wanted)
-    # What an earlier try began to fetch of these needs no more room.
-    begun = store.keep_partials(wanted)
-    limits = Limits(store.free() + begun, device.config.transfer.memory, METHODS)
-    planner = Planner(chosen, _releases(device, installed), store, sources, limits)
-    if chosen:
-        watch.passed(Gate.PLAN, planner.plan.describe())
-    return planner
+        device.trials.collect(wanted.union(kept))
+        try:
+            found = planner()
+        except Unavailable:
+            if not kept:
+                raise
+            device.trials.collect(wanted)  # what waits makes room for what is due
+            found = planner()
+    watch.passed(Gate.PLAN, found.plan.describe())
+    return found
 
 
 def carry_out(
@@ -148,6 +190,13 @@ def _check_window(device: Device) -> None:
             Gate.FETCH,
             math.ceil(window.opens_in(windows, now)),
         )
+
+
+def _digests(release: Release) -> set[str]:
+    """Return the digests of all blobs that installing a release may fetch."""
+    blobs = [file.blob for file in release.files] + [patch.blob for patch in release.patches]
+    blobs += [file.chunks for file in release.files if file.chunks]
+    return {blob.sha256 for blob in blobs}
 
 
 def _releases(device: Device, installed: Installed) -> Iterator[Release]:

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from modelward import fastpath
 from modelward.device import Device
 from modelward.errors import Gate, Refused, RolledBack, UsageError
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Pin
-from modelward.install import fsops
+from modelward.install import fsops, space
 from modelward.trust import clock
 
 _ROLLED_BACK = "it was rolled back by hand"
@@ -205,17 +204,5 @@ def _moves(before: Installed, after: Installed) -> Iterator[Move]:
 
 def _garbage(device: Device) -> Garbage:
     paths = device.trials.garbage()
-    files = [file for path in paths for file in (path, *path.rglob("*")) if _is_file(file)]
-    links: dict[tuple[int, int], int] = {}
-    freed = 0
-    for file in files:
-        status = file.lstat()
-        place = (status.st_dev, status.st_ino)
-        links[place] = links.get(place, 0) + 1
-        if links[place] == status.st_nlink:  # the last of its names goes, too
-            freed += status.st_blocks * 512
-    return Garbage(tuple(str(path.relative_to(device.config.state)) for path in paths), freed)
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_symlink() or path.is_file()
+    state = device.config.state
+    return Garbage(tuple(str(path.relative_to(state)) for path in paths), space.freed(paths))

@@ -202,9 +202,14 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
         # 9. Plan: what is missing, what is the cheapest way to it, and does it fit?
         chosen = [item.release for item in examined.values()]
-        planner = bring.plan(device, chosen, installed, used, watch)
-        after = {model: item.release.version for model, item in examined.items()}
-        after |= {model: slot.version for model, slot in kept.items()}
+        waiting = set() if only_check else bring.waiting(device, chosen, visit.offered())
+        planner = bring.plan(
+            device, chosen, installed, used, watch, kept=waiting, only_check=only_check
+        )
+        after = {
+            **{model: item.release.version for model, item in examined.items()},
+            **{model: slot.version for model, slot in kept.items()},
+        }
         changes = tuple(
             Change(
                 model, installed.active[model].version if model in installed.active else None, new
@@ -237,7 +242,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
-            device.trials.collect()  # what was on trial before, if this has taken its place
+        device.trials.collect(waiting)
         return _noted(Outcome(changes, reasons, installed, carried), used, ended)
 
 

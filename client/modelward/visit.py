@@ -4,12 +4,13 @@
 what depends on the device as a whole: pins, failures, kept slots, components.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from modelward.device import Device
-from modelward.errors import Gate, Refused
+from modelward.errors import FormatError, Gate, Refused
 from modelward.examine import Examined, examine
 from modelward.formats import release as releases
 from modelward.formats.channel import Channel
@@ -17,7 +18,7 @@ from modelward.formats.floors import Floors
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Pin
 from modelward.formats.policy import FleetPolicy
-from modelward.formats.release import Blob
+from modelward.formats.release import Blob, Release
 from modelward.transfer import fetch
 from modelward.transfer.sources import Sources
 from modelward.trust.repository import Repository
@@ -84,6 +85,33 @@ class Visit:
             if slot and same and revoked and self._digest(model, version) == slot.sha256:
                 found[model] = slot
         return found
+
+    def offered(self) -> Iterator[Release]:
+        """Yield the releases that the channel offers, and the components they pin.
+
+        That says nothing of whether any of them is approved, or meant for this device.
+
+        Raises:
+            Refused: A role's metadata, or a document, is not valid.
+            Unavailable: One of them could not be fetched.
+        """
+        queue = []
+        for model, entry in self.channel.models.items():
+            queue.append((model, entry.version))
+            running = self.installed.active.get(model)
+            if entry.previous and (running is None or running.version in entry.revoked):
+                queue.append((model, entry.previous))
+        seen = set()
+        while queue:
+            model, version = queue.pop(0)
+            if (model, version) in seen:
+                continue
+            seen.add((model, version))
+            document = self.repository.target(releases.target_path(model, version), releases.CAP)
+            with suppress(FormatError):  # nobody will ever install it
+                release = Release.parse(document or b"")
+                yield release
+                queue += release.requires.components
 
     def examine_all(
         self,

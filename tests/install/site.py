@@ -68,10 +68,11 @@ class Site:
         return self.commit({item.model: self.stage(item) for item in items})
 
     def commit(self, slots: Mapping[str, Slot]) -> Installed:
-        """Switch to staged slots and confirm them."""
+        """Switch to staged slots, confirm them, and drop what nobody wants."""
         self.trials.begin(slots)
         installed = self.trials.switch(slots, self.now, confirmed=True)
         self.trials.commit()
+        self.trials.collect()
         return installed
 
     def try_out(self, *items: HonestChain, until: datetime) -> None:

@@ -11,6 +11,7 @@ All models of a device switch together or not at all: a generation is made aside
 current in one rename. Slots of the previous release of every model are kept.
 """
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -211,33 +212,51 @@ class Slots:
             blobs: Digests of further blobs to keep.
         """
         kept = tuple(kept)
-        numbers = {str(installed.number) for installed in kept}
-        needed = {(model, slot) for installed in kept for model, slot in installed.slots()}
-        names = {f"{model}/{slot.name}" for model, slot in needed}
-        found = [
-            path
-            for path in sorted((self._root / "slots").glob("*/*"))
-            if f"{path.parent.name}/{path.name}" not in names
-        ]
-        found += [
-            path
-            for path in sorted((self._root / "generations").glob("*"))
-            if path.name not in numbers
-        ]
         wanted = set(blobs)
+        spare = [path for digest, path in self.spare(kept) if digest not in wanted]
+        return [*self._slots_but(kept), *self._generations_but(kept), *spare]
+
+    def spare(self, kept: Iterable[Installed]) -> list[tuple[str, Path]]:
+        """Return the digest and path of each blob, whole or not, that no kept slot needs."""
         try:
-            for model, slot in needed:
-                for file in self.release(model, slot)[0].files:
-                    wanted.add(file.blob.sha256)
-                    wanted.update([file.chunks.sha256] if file.chunks else [])
+            needed = self._blobs_of(kept)
         except Refused:
             # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
             # make an update fail that has already switched.
-            return found
-        found += [path for digest, path in self._store.partials() if digest not in wanted]
-        return found + [
-            self._store.path(digest) for digest in self._store.digests() if digest not in wanted
-        ]
+            return []
+        whole = [(digest, self._store.path(digest)) for digest in self._store.digests()]
+        found = [*self._store.partials(), *whole]
+        return [(digest, path) for digest, path in found if digest not in needed]
+
+    def _slots_but(self, kept: Iterable[Installed]) -> list[Path]:
+        names = {f"{model}/{slot.name}" for installed in kept for model, slot in installed.slots()}
+        found = sorted((self._root / "slots").glob("*/*"))
+        return [path for path in found if f"{path.parent.name}/{path.name}" not in names]
+
+    def _generations_but(self, kept: Iterable[Installed]) -> list[Path]:
+        numbers = {str(installed.number) for installed in kept}
+        found = sorted((self._root / "generations").glob("*"))
+        return [path for path in found if path.name not in numbers]
+
+    def _blobs_of(self, kept: Iterable[Installed]) -> set[str]:
+        slots = {(model, slot) for installed in kept for model, slot in installed.slots()}
+        return {
+            digest for model, slot in slots for digest in _digests(self.release(model, slot)[0])
+        }
+
+    def retire(self, kept: Iterable[Installed]) -> None:
+        """Remove slots and generations that are not needed, and the blobs that only they had.
+
+        Other blobs stay, whole or not: only who knows what is offered can tell that nobody wants
+        what has been fetched of a release that is not installed yet.
+        """
+        kept = tuple(kept)
+        slots = self._slots_but(kept)
+        theirs = {digest for place in slots for digest in _digests_in(place)}
+        blobs = [path for digest, path in self.spare(kept) if digest in theirs]
+        # The slots last: if this is cut short, they still tell which blobs they had.
+        fsops.remove(*blobs)
+        fsops.remove(*slots, *self._generations_but(kept))
 
     def collect(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> None:
         """Remove what is not needed; see `garbage`."""
@@ -266,6 +285,20 @@ class Slots:
         fsops.remove(
             *(path for path in generations if path.name.isdecimal() and int(path.name) > number)
         )
+
+
+def _digests(release: Release) -> Iterator[str]:
+    """Yield the digests of the blobs that an installed release needs."""
+    for file in release.files:
+        yield file.blob.sha256
+        if file.chunks:
+            yield file.chunks.sha256
+
+
+def _digests_in(place: Path) -> Iterator[str]:
+    """Yield the digests that the release in a slot names, if it can be read."""
+    with contextlib.suppress(OSError, FormatError), Folder(place) as folder:
+        yield from _digests(Release.parse(folder.read("release.json", releases.CAP)))
 
 
 def _damaged(path: Path, problem: str) -> Refused:

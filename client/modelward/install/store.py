@@ -80,23 +80,14 @@ class Store:
         """Return where a blob is, or would be, that is not whole yet."""
         return self._root / FOLDER / sha256
 
-    def keep_partials(self, wanted: Collection[str]) -> int:
-        """Remove what there is of blobs that are not wanted any more.
+    def begun(self, wanted: Collection[str]) -> int:
+        """Return the bytes on disk that blobs take which are not whole yet.
 
         Args:
-            wanted: The digests of those that are.
-
-        Returns:
-            The bytes on disk that the others take.
+            wanted: The digests of those to count.
         """
-        taken = 0
-        if (self._root / FOLDER).is_dir():
-            for path in (self._root / FOLDER).iterdir():
-                if path.name.removesuffix(JOURNAL) not in wanted:
-                    fsops.remove(path)
-                else:
-                    taken += path.lstat().st_blocks * 512  # the unit of stat(2)
-        return taken
+        paths = [path for digest, path in self.partials() if digest in wanted]
+        return sum(path.lstat().st_blocks * 512 for path in paths)  # the unit of stat(2)
 
     def partials(self) -> list[tuple[str, Path]]:
         """Return the digest and path of all that is here of blobs that are not whole yet."""

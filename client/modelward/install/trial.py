@@ -132,7 +132,7 @@ class Trials:
         """Note that staged releases do not work here, and drop them. What runs was not touched."""
         journal = replace(self.journal, probing={})
         self._journals.save(journal.with_failure(slots, reason, now))
-        self.collect()
+        self._slots.retire(self.kept())
 
     def switch(self, slots: Mapping[str, Slot], until: datetime, *, confirmed: bool) -> Installed:
         """Make releases the running ones, all at once, on trial.
@@ -235,7 +235,7 @@ class Trials:
         self._slots.prepare(following)
         self.pin(pins)
         self._slots.switch(following.number)
-        self.collect()
+        self._slots.retire(self.kept())
         return following
 
     def pin(self, pins: Mapping[str, Pin]) -> None:
@@ -257,9 +257,13 @@ class Trials:
         """
         self._slots.collect(self.kept(), blobs)
 
-    def garbage(self) -> list[Path]:
+    def garbage(self, blobs: Iterable[str] = ()) -> list[Path]:
         """Return what `collect` would remove."""
-        return self._slots.garbage(self.kept())
+        return self._slots.garbage(self.kept(), blobs)
+
+    def spare(self) -> set[str]:
+        """Return the digests of the blobs, whole or not, that no kept release needs."""
+        return {digest for digest, _ in self._slots.spare(self.kept())}
 
     def kept(self) -> tuple[Installed, ...]:
         """Return the generations whose slots are needed."""
@@ -280,14 +284,14 @@ class Trials:
         settled = replace(journal.without_failures(new), trial=None)
         if settled != journal:
             self._journals.save(settled)
-        self._slots.collect([installed])
+        self._slots.retire([installed])
 
     def _finish_return(self, journal: Journal) -> Installed:
         trial = journal.trial
         if trial and self._slots.installed().number != trial.good:
             self._slots.switch(trial.good)
         self._journals.save(replace(journal, trial=None))
-        self.collect()
+        self._slots.retire(self.kept())
         return self._slots.installed()
 
 
