@@ -57,6 +57,44 @@ def test_absence_is_believed_of_the_first_who_answers():
     assert not mirror.asked
 
 
+def busy(*answers: bool):
+    """Be busy where an answer is true, and well afterwards."""
+    left = list(answers)
+
+    def fail(path: str) -> None:
+        if left and left.pop(0):
+            broken(again=0.0)(path)
+
+    return fail
+
+
+@pytest.mark.parametrize("kind", [Kind.NEIGHBOUR, Kind.MIRROR])
+def test_busy_origin_is_asked_again_before_absence_is_believed_of_who_may_lag(kind):
+    new, old = "metadata/5.snapshot.json", "metadata/timestamp.json"
+    origin = FakeSource("origin", {new: b"5", old: b"5"}, fail=busy(True, True, False, True))
+    lagging = FakeSource("lagging", {old: b"4"}, kind)
+    both, pauses = sources(origin, lagging)
+    assert both.fetch(new, 10) == b"5"
+    assert len(pauses) == 2
+    assert both.fetch(old, 10) == b"4"  # TUF judges it
+    assert both.fetch(new, 10) == b"5"  # who lags is asked first now, and not believed
+    assert len(pauses) == 2
+
+
+def test_absence_is_believed_of_a_neighbour_once_the_origin_was_given_up():
+    origin = FakeSource("origin", fail=broken(again=7.0))
+    near = FakeSource("near", {TIMESTAMP: b"1"}, Kind.NEIGHBOUR)
+    both, pauses = sources(origin, near)
+    # TUF's search for a new root ends, and goes on with the neighbour.
+    with pytest.raises(NotFound, match="no route; near: no metadata/2") as problem:
+        both.fetch("metadata/2.root.json", 10)
+    assert problem.value.again == 7.0
+    assert both.fetch(TIMESTAMP, 10) == b"1"
+    with pytest.raises(NotFound, match="near: no metadata/3"):
+        both.fetch("metadata/3.root.json", 10)
+    assert (len(origin.asked), len(pauses)) == (3, 2)
+
+
 def test_target_that_a_neighbour_lacks_comes_from_the_next():
     path = "targets/ab.policy.json"
     origin = FakeSource("origin", fail=broken())

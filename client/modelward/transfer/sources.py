@@ -33,6 +33,10 @@ class Kind(IntEnum):
     ORIGIN = 4  # the repository itself
 
 
+# How near each is to the origin: the order in which documents are asked for.
+_NEAR = {Kind.ORIGIN: 0, Kind.MEDIUM: 1, Kind.MIRROR: 2, Kind.NEIGHBOUR: 3}
+
+
 class Reader(Protocol):
     """Bytes of one range of a blob, in order."""
 
@@ -171,12 +175,13 @@ class Sources:
         """Return a small document: from the origin, else from whoever has it.
 
         That a document does not exist is believed of the first who answers: mirrors copy, and
-        TUF's search for a new root must not ask them all each time. But a target exists that is
-        asked for: one neighbour may not have kept it, and the next one has.
+        TUF's search for a new root must not ask them all each time. But who copies may lag: while
+        somebody nearer to the origin is busy, that one is asked again first. And a target exists
+        that is asked for: one neighbour may not have kept it, and the next one has.
 
         Raises:
             TooLong: It is longer; reading stopped there.
-            NotFound: The first source that answered has no such file.
+            NotFound: The first source that answered, and is believed, has no such file.
             Unavailable: No source delivered.
         """
         return self._in_turn(
@@ -273,39 +278,63 @@ class Sources:
             ask: Asks one.
             everywhere: Go on where a source says that there is no such file.
         """
-        problem: Unavailable | None = None
+        so_far = _SoFar()
         for attempt in range(1, self.patience.tries + 1):
-            wishes: dict[int, float] = {}
-            for standing in tried:
-                try:
-                    data = ask(standing.source)
-                except Refused as error:
-                    self.ban(standing, error)
-                except Unavailable as error:
-                    if isinstance(error, NotFound) and not everywhere:
-                        raise
-                    self.failed(standing)
-                    problem = problem or error
-                    if error.again is not None:
-                        wishes[standing.order] = error.again
-                else:
-                    standing.failures = 0
-                    return data
-            tried = [standing for standing in tried if standing.order in wishes]
+            data = self._go_round(tried, ask, so_far, everywhere=everywhere)
+            if data is not None:
+                return data
+            tried = [standing for standing in tried if standing.order in so_far.wishes]
             if not tried:
                 break
             if attempt < self.patience.tries:
-                self.sleep(self.patience.before_try(attempt, min(wishes.values())))
-        raise problem or self.nobody_left()
+                self.sleep(self.patience.before_try(attempt, min(so_far.wishes.values())))
+        raise so_far.error or self.nobody_left()
+
+    def _go_round(
+        self,
+        tried: list[Standing],
+        ask: Callable[[Source], bytes],
+        so_far: "_SoFar",
+        *,
+        everywhere: bool,
+    ) -> bytes | None:
+        so_far.wishes = {}
+        for place, standing in enumerate(tried):
+            try:
+                data = ask(standing.source)
+            except Refused as error:
+                self.ban(standing, error)
+            except Unavailable as error:
+                if isinstance(error, NotFound) and not everywhere:
+                    busy = [other for other in tried[:place] if other.order in so_far.wishes]
+                    if not self._know_better([*busy, *tried[place + 1 :]], standing):
+                        standing.failures = 0
+                        raise
+                    so_far.absent = so_far.absent or error
+                else:
+                    self.failed(standing)
+                    so_far.failed(standing, error)
+            else:
+                standing.failures = 0
+                return data
+        return None
+
+    def _know_better(self, others: Sequence[Standing], than: Standing) -> bool:
+        """Tell whether any of the others is nearer to the origin, and was not given up yet."""
+        return any(
+            _NEAR[other.source.kind] < _NEAR[than.source.kind]
+            and not other.banned
+            and other.failures < self.patience.tries
+            for other in others
+        )
 
     def _for_documents(self) -> list[Standing]:
         """Return the order for documents: nearest to the origin first, who just failed last."""
-        near = {Kind.ORIGIN: 0, Kind.MEDIUM: 1, Kind.MIRROR: 2, Kind.NEIGHBOUR: 3}
         with self._lock:
             return sorted(
                 self._standings,
                 key=lambda item: (
-                    bool(item.banned), item.failures, near[item.source.kind], item.order,
+                    bool(item.banned), item.failures, _NEAR[item.source.kind], item.order,
                 ),
             )  # fmt: skip
 
@@ -341,6 +370,35 @@ def at_fetch(error: Unavailable) -> Unavailable:
     error.gate = error.gate or Gate.FETCH
     error.advice = error.advice or "try again: what arrived whole is kept and not fetched twice"
     return error
+
+
+@dataclass
+class _SoFar:
+    """How sources failed to deliver a document.
+
+    Attributes:
+        problem: The first problem, of who should have it.
+        absent: That somebody says there is no such document, which was not believed yet.
+        wishes: After how many seconds to ask again, of whom that may help.
+    """
+
+    problem: Unavailable | None = None
+    absent: NotFound | None = None
+    wishes: dict[int, float] = field(default_factory=dict)
+
+    def failed(self, standing: Standing, error: Unavailable) -> None:
+        self.problem = self.problem or error
+        if error.again is not None:
+            self.wishes[standing.order] = error.again
+
+    @property
+    def error(self) -> Unavailable | None:
+        """What to raise. Who might have had it is to blame for absence, too."""
+        if self.problem is None or self.absent is None:
+            return self.problem or self.absent
+        error = NotFound(f"{self.problem.reason}; {self.absent.reason}", self.absent.status)
+        error.again = self.problem.again
+        return error
 
 
 def _check(name: str, data: bytes, blob: Blob) -> None:
