@@ -61,14 +61,22 @@ def site(place: Path) -> Site:
     return site
 
 
-def read(place: Path, how: str = "") -> dict[str, object]:
-    done = subprocess.run(
+def start(place: Path, how: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", READER, place / "state", how, place / "home"],
         capture_output=True, text=True, check=False,
         env={name: value for name, value in os.environ.items() if not name.startswith("XDG_")},
     )  # fmt: skip
+
+
+def read(place: Path, how: str = "") -> dict[str, object]:
+    done = start(place, how)
     assert done.returncode == 0, done.stderr
     return {**json.loads(done.stdout), "said": done.stderr}
+
+
+def refused(place: Path) -> None:
+    assert "Refused" in start(place).stderr
 
 
 def test_it_hashes_once_and_writes_nothing_there(site, place):
@@ -91,6 +99,37 @@ def test_its_alarm_is_in_its_own_folder_and_log(site, place):
     assert not AlarmStore(site.state, {}).pending()
     (alarm,) = AlarmStore(site.state, {"HOME": str(place / "home")}).pending()
     assert (alarm.version, alarm.served) == ("2.0.0", "1.0.0")
+
+
+@pytest.mark.attack(29)
+def test_its_alarm_ends_once_it_finds_the_slot_intact(site, place):
+    """Whoever mends it cannot see the alarm, let alone end it."""
+    mine = AlarmStore(site.state, {"HOME": str(place / "home")})
+    current = site.file("model.onnx").resolve()
+    kept = current.read_bytes()
+    before = next(path for path in site.state.glob("slots/*/*/files/model.onnx") if path != current)
+    current.write_bytes(b"poison")
+    assert read(place)["version"] == "1.0.0"
+    good = before.read_bytes()
+    before.write_bytes(b"poison, too")
+    refused(place)
+    assert len(mine.pending()) == 2
+    current.write_bytes(kept)
+    assert read(place)["version"] == "2.0.0"
+    (alarm,) = mine.pending()
+    assert alarm.version == "1.0.0"
+    before.write_bytes(good)
+    read(place)
+    assert mine.pending() == ()
+
+
+def test_its_alarm_ends_once_nothing_of_that_is_kept(site, place):
+    site.file("model.onnx").resolve().write_bytes(b"poison")
+    read(place)
+    for number in (3, 4):
+        site.install(chain(f"{number}.0.0", number))
+    assert read(place)["version"] == "4.0.0"
+    assert AlarmStore(site.state, {"HOME": str(place / "home")}).pending() == ()
 
 
 def test_what_it_hashed_is_believed_by_nobody_else(site, place):

@@ -8,25 +8,27 @@ import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from modelward import fastpath
+from modelward import fastpath, intact
 from modelward.device import Device
 from modelward.errors import Gate, RolledBack
 from modelward.formats import strict
 from modelward.formats.installed import Slot
-from modelward.formats.policy import ModelPolicy
 from modelward.install import health
 from modelward.trust import clock
 
 Passed = Callable[[Gate, str], None]  # is told of every gate that was passed, and what was found
 
 
-def recover(device: Device, passed: Passed, *, judge: bool = True) -> None:
+def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, Slot]:
     """Gate 1: finish or undo what a power cut interrupted; judge what is on trial.
 
     Args:
         device: The device, whose lock the caller holds.
         passed: Is told what was found.
         judge: Whether to try what is on trial, and to confirm it when its soak is over.
+
+    Returns:
+        What could not be judged, by model: slots that were changed since they were installed.
 
     Raises:
         RolledBack: What was on trial does not work here: the generation before it runs again.
@@ -40,7 +42,8 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> None:
         fastpath.forget(device.config.state)
         raise RolledBack(recovered.rolled_back, _ADVICE)
     if judge:
-        _judge_trial(device, passed, now)
+        return _judge_trial(device, passed, now)
+    return {}
 
 
 def activate(
@@ -86,17 +89,34 @@ def activate(
             trials.healthy()
 
 
-def may_commit(device: Device, now: datetime) -> bool:
-    """Tell whether nothing is on trial whose soak is not over."""
+def may_commit(device: Device, now: datetime, changed: Mapping[str, Slot]) -> bool:
+    """Tell whether nothing is on trial whose soak is not over.
+
+    Args:
+        device: The device.
+        now: Trusted time.
+        changed: What `recover` could not judge: if it runs still, nothing is confirmed.
+    """
+    active = device.slots.installed().active
+    if any(active.get(model) == slot for model, slot in changed.items()):
+        return False
     trial = device.trials.journal.trial
     return trial is None or now >= trial.until
 
 
-def _judge_trial(device: Device, passed: Passed, now: datetime) -> None:
+def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slot]:
     on_trial = device.trials.on_trial()
     trial = device.trials.journal.trial
     if not on_trial or trial is None:
-        return
+        return {}
+    if not trial.seen or now >= trial.until:
+        # What was damaged since proves nothing, and must neither meet a parser nor be confirmed.
+        # A newer release may still take its place: it may be what cannot be mended.
+        changed = intact.changed(device, on_trial)
+        for problem in changed.values():
+            passed(Gate.RECOVER, f"{problem}; it stays on trial until mended: {intact.ADVICE}")
+        if changed:
+            return {model: on_trial[model] for model in changed}
     names = ", ".join(f"{model} {slot.version}" for model, slot in on_trial.items())
     if not trial.seen:  # the device was started since, or the update was cut short
         try:
@@ -112,12 +132,13 @@ def _judge_trial(device: Device, passed: Passed, now: datetime) -> None:
         passed(Gate.COMMIT, f"{names}: the trial is over")
     else:
         passed(Gate.HEALTH, f"{names}: on trial until {strict.rfc3339(trial.until)}")
+    return {}
 
 
 def _probe(device: Device, model: str, slot: Slot) -> str:
     release, _ = device.slots.release(model, slot)
     folder = device.slots.directory(model, slot)
-    policy = ModelPolicy.parse((folder / "policy.json").read_bytes())
+    policy = intact.policy_of(device, model, slot)
     return health.probe(release, folder / "files", policy, device.config.health)
 
 

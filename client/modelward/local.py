@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelward import fastpath
+from modelward import fastpath, intact
 from modelward.device import Device
 from modelward.errors import Gate, Refused, RolledBack, UsageError
 from modelward.formats.installed import Installed, Slot
@@ -118,11 +118,14 @@ def confirm(device: Device) -> dict[str, str]:
 
     Raises:
         UsageError: Nothing is on trial.
+        Refused: It was changed since it was installed.
     """
     with _held(device):
         on_trial = device.trials.on_trial()
         if not on_trial:
             raise UsageError("nothing is on trial", "see `modelward status`")
+        for problem in intact.changed(device, on_trial).values():
+            raise Refused(Gate.INSTALL, problem, intact.ADVICE)
         device.trials.commit()
         return {model: slot.version for model, slot in on_trial.items()}
 

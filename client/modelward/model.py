@@ -197,7 +197,9 @@ class _Installation:
             ChangedError: It is not what was approved.
         """
         slot = self.installed.active[self.name]
-        return Model(self, slot, self._verifier.open(self.name, slot), fallback=False)
+        files = self._verifier.open(self.name, slot)
+        AlarmStore(self.state, os.environ).settle(self._is_over)
+        return Model(self, slot, files, fallback=False)
 
     def fall_back(self, changed: ChangedError) -> Model:
         """Raise the alarm about what runs, and open the version before.
@@ -229,6 +231,21 @@ class _Installation:
             f"{self.name} {slot.version} was changed after it was installed: {problem}",
             "something or someone wrote to the state directory: run `modelward verify --repair`",
         )
+
+    def _is_over(self, model: str, release: str) -> bool:
+        """Tell whether an alarm is about what is not kept, or is intact (again)."""
+        kept = [
+            slot for name, slot in self.installed.slots() if (name, slot.sha256) == (model, release)
+        ]
+        if not kept or (model, release) == (self.name, self.installed.active[self.name].sha256):
+            return True
+        try:
+            files = self._verifier.open(model, kept[0])
+        except (ChangedError, OSError):
+            return False
+        for entry in files.values():
+            entry.file.close()
+        return True
 
     @property
     def _verifier(self) -> Verifier:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
@@ -83,6 +84,17 @@ class Scanned:
     def is_intact(self, model: str, slot: Slot) -> bool:
         """Tell whether nothing of a slot is damaged."""
         return not any((found.model, found.slot) == (model, slot) for found in self.damage)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "outcome": "damaged" if self.damage else "intact",
+            "checked": [
+                {"model": model, "version": slot.version, "intact": self.is_intact(model, slot)}
+                for model, slot in self.slots
+            ],
+            "problems": [damage.to_dict() for damage in self.damage],
+        }
 
 
 def scan(device: Device, models: Sequence[str], progress: Progress) -> Scanned:

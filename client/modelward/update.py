@@ -140,7 +140,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         sources_of(device, sources) as used,
     ):
         # 1. Recover: finish or undo whatever was interrupted; judge what is on trial.
-        activate.recover(device, watch.passed, judge=not only_check)
+        changed = activate.recover(device, watch.passed, judge=not only_check)
         installed = device.slots.installed()
         floors = device.floors.load()
         journal = device.trials.journal
@@ -236,7 +236,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         raised = replace(
             repository.new_floors(), time=passed, releases=floors.releases, reset=floors.reset
         )
-        if activate.may_commit(device, now):
+        if activate.may_commit(device, now, changed):
             _commit(device, raised, changes, watch)
             _come_to_rest(device, models, repository, channel, installed, now)
         else:

@@ -9,8 +9,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
+import modelward
+from modelward.errors import ExitCode
 from tests.simulator.server import Server
-from tests.simulator.world import World, clean_environment
+from tests.simulator.world import MODEL, World, clean_environment
 
 PATIENCE = 60.0  # seconds: only a test that fails waits as long
 
@@ -71,8 +73,36 @@ class Running:
 
 
 def configure(device: Path, **settings: str) -> None:
-    """Put a table [run] at the end of a device's modelward.toml, in place of one that is there."""
+    """Put a table [run] at the end of a device's modelward.toml, in place of one that is there.
+
+    Unless they say so, the daemon does not verify by itself: it would mend what tests damage.
+    """
+    settings = {"verify": '"never"', **settings}
     file = device / "modelward.toml"
     text = file.read_text("utf-8").partition("\n[run]")[0]
     lines = [f"{name} = {value}" for name, value in settings.items()]
     file.write_text("\n".join([text, "[run]", *lines, ""]), "utf-8")
+
+
+def flip(world: World, path: str = "model.onnx") -> None:
+    """Change one byte of what runs, and of the blob that it is a link to."""
+    file = world.device / "current" / MODEL / path
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(data)
+
+
+def opens(world: World, version: str, *, fallback: bool) -> None:
+    """Require that a version is handed out."""
+    with modelward.open_model(MODEL, world.device) as opened:
+        assert (opened.version, opened.fallback) == (version, fallback)
+
+
+def is_whole(world: World) -> None:
+    """Require that what was approved runs, and that no alarm is pending."""
+    opens(world, "1.1.0", fallback=False)
+    assert world.read_model()[1] == world.offered
+    status = world.client_here("status")
+    assert (status.code, status.json["alarms"]) == (ExitCode.DONE, [])
+    assert world.client_here("verify").code == ExitCode.DONE

@@ -12,7 +12,7 @@ from modelward.errors import ExitCode, Refused
 from modelward.formats.report import read_envelope
 from modelward.install.reports import ReportStore
 from tests.crash.owner import as_owner
-from tests.daemon.site import Running, configure
+from tests.daemon.site import Running, configure, flip, is_whole, opens
 from tests.simulator import server as servers
 from tests.simulator.server import Server
 from tests.simulator.world import MODEL, World
@@ -27,30 +27,6 @@ def server(world: World) -> Iterator[Server]:
     with world.serve() as server:
         assert world.client_here("update", server).code == ExitCode.DONE
         yield server
-
-
-def flip(world: World, path: str = "model.onnx") -> None:
-    """Change one byte of what runs, and of the blob that it is a link to."""
-    file = world.device / "current" / MODEL / path
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.chmod(0o644)
-    file.write_bytes(data)
-
-
-def opens(world: World, version: str, *, fallback: bool) -> None:
-    """Require that a version is handed out."""
-    with modelward.open_model(MODEL, world.device) as opened:
-        assert (opened.version, opened.fallback) == (version, fallback)
-
-
-def is_whole(world: World) -> None:
-    """Require that what was approved runs, and that no alarm is pending."""
-    opens(world, "1.1.0", fallback=False)
-    assert world.read_model()[1] == world.offered
-    status = world.client_here("status")
-    assert (status.code, status.json["alarms"]) == (ExitCode.DONE, [])
-    assert world.client_here("verify").code == ExitCode.DONE
 
 
 @pytest.mark.attack(29)

@@ -1,10 +1,12 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelward.config.run import RunSettings
 from modelward.daemon.schedule import Schedule
+from modelward.errors import UsageError
 
 SETTINGS = RunSettings(interval=600, jitter=120, backoff=7200)
 seconds = st.floats(0, 10**9)
@@ -73,3 +75,12 @@ def test_a_window_is_open_when_the_wait_for_it_is_over(
     assert 0 <= wait < 86400
     if f"{begin:%H:%M}" != f"{end:%H:%M}" and now.year < 9999:
         assert schedule.may_change(now + timedelta(seconds=wait))
+
+
+def test_how_often_everything_is_read_again() -> None:
+    assert RunSettings.parse({}).verify == 24 * 3600
+    assert RunSettings.parse({"verify": "12h"}).verify == 12 * 3600
+    assert RunSettings.parse({"verify": "never"}).verify is None
+    for wrong in ("0s", "seldom"):
+        with pytest.raises(UsageError, match="'verify' in \\[run\\]"):
+            RunSettings.parse({"verify": wrong})

@@ -9,6 +9,7 @@ import pytest
 from modelward.formats.tampering import Tampering
 from modelward.install import own
 from modelward.install.alarms import AlarmStore
+from tests.crash.owner import as_owner
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ALARM = Tampering("meter-reader", "1.0.0", "ab" * 32, "model.onnx is missing", NOW, "0.9.0")
@@ -65,3 +66,36 @@ def test_own_folder(tmp_path):
     found = own.own_folder(tmp_path, environment, own.RUNTIME)
     assert found.is_relative_to("/s/modelward")
     assert own.own_folder(tmp_path, {"HOME": "relative"}, own.RUNTIME) is None
+
+
+def test_a_folder_that_cannot_be_read_is_passed_over(state, tmp_path):
+    """An update must not fail by somebody's home that this user may not enter."""
+    home = {"HOME": str(tmp_path / "home")}
+    alarms = AlarmStore(state, home)
+    alarms.keep(ALARM)
+    own = alarms._own[0]
+    own.mkdir(parents=True)
+    own.parent.chmod(0)
+    with as_owner():
+        assert alarms.pending() == (ALARM,)
+        alarms.clear(ALARM.model, ALARM.release)
+    own.parent.chmod(0o755)
+    assert alarms.pending() == ()
+
+
+def test_a_user_settles_its_own_alarms_only(state, tmp_path):
+    alarms = AlarmStore(state, {"HOME": str(tmp_path / "home")})
+    alarms.keep(ALARM)
+    other = replace(ALARM, release="cd" * 32)
+    folder = tmp_path / "aside"
+    (state / "alarms").rename(folder)
+    (state / "alarms").write_bytes(b"in the way")
+    for alarm in (ALARM, other):
+        alarms.keep(alarm)
+    (state / "alarms").unlink()
+    folder.rename(state / "alarms")
+    alarms.settle(lambda model, release: (model, release) == (ALARM.model, other.release))
+    assert alarms.pending() == (ALARM,)
+    alarms.settle(lambda _model, _release: True)
+    assert not list(alarms._own[0].iterdir())
+    assert alarms.pending() == (ALARM,)  # that of the state directory

@@ -104,6 +104,10 @@ def attend(
                 _note(device, error.to_dict())
             raise
         watch.end()
+        raised = [alarm for alarm in device.alarms.pending() if alarm not in alarms]
+        for alarm in raised:
+            watch.alarm(alarm.to_text())
+        alarms = (*alarms, *raised)
         result = outcome.to_dict(only_check=only_check)
         if alarms:
             result["alarms"] = [alarm.to_dict() for alarm in alarms]

@@ -46,15 +46,7 @@ def _verify(options: argparse.Namespace) -> ExitCode:
     text = [*_slots(found), *map(_problem, found.damage)]
     if found.damage:
         text.append(f"what to do: {REPAIR}")
-    say(
-        options,
-        {
-            "outcome": "damaged" if found.damage else "intact",
-            "checked": _checked(found),
-            "problems": [damage.to_dict() for damage in found.damage],
-        },
-        "\n".join(text) or "nothing is installed",
-    )
+    say(options, found.to_dict(), "\n".join(text) or "nothing is installed")
     return ExitCode.REFUSED if found.damage else ExitCode.DONE
 
 
@@ -75,7 +67,7 @@ def _repair(options: argparse.Namespace) -> ExitCode:
         options,
         {
             "outcome": "damaged" if done.remaining else "repaired" if done.mended else "intact",
-            "checked": _checked(done.scanned),
+            "checked": done.scanned.to_dict()["checked"],
             "mended": [damage.to_dict() for damage in done.mended],
             "problems": [damage.to_dict() | {"why": why} for damage, why in done.remaining],
             "fetched": done.fetched,
@@ -83,13 +75,6 @@ def _repair(options: argparse.Namespace) -> ExitCode:
         "\n".join(text) or "nothing is installed",
     )
     return ExitCode.REFUSED if done.remaining else ExitCode.DONE
-
-
-def _checked(found: "Scanned") -> list[dict[str, Any]]:
-    return [
-        {"model": model, "version": slot.version, "intact": found.is_intact(model, slot)}
-        for model, slot in found.slots
-    ]
 
 
 def _slots(found: "Scanned") -> Iterable[str]:

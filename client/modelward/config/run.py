@@ -16,6 +16,7 @@ class RunSettings:
         backoff: Most seconds between two checks after failures, which double the interval.
         windows: Local times of day in which something may change; empty for always.
         stuck: Seconds without any sign of progress after which a check is ended.
+        verify: Seconds after which everything that is kept is read again; None for never.
         serve: Whether to hand neighbours what this device has, as `modelward serve` does.
     """
 
@@ -24,10 +25,11 @@ class RunSettings:
     backoff: float = 21_600.0
     windows: tuple[str, ...] = ()
     stuck: float = 3600.0
+    verify: float | None = 86_400.0
     serve: bool = False
 
     NAME = "run"
-    KNOWN = frozenset(("interval", "jitter", "backoff", "windows", "stuck", "serve"))
+    KNOWN = frozenset(("interval", "jitter", "backoff", "windows", "stuck", "verify", "serve"))
 
     @classmethod
     def parse(cls, raw: object) -> "RunSettings":
@@ -43,10 +45,12 @@ class RunSettings:
             backoff=table.seconds("backoff", cls.backoff),
             windows=table.texts("windows"),
             stuck=table.seconds("stuck", cls.stuck),
+            verify=table.seconds_or_never("verify", 86_400.0),
             serve=table.flag("serve", default=cls.serve),
         )
-        for key in ("interval", "stuck"):
-            if getattr(found, key) < 1:
+        for key in ("interval", "stuck", "verify"):
+            value = getattr(found, key)
+            if value is not None and value < 1:
                 raise table.wrong(key, "must be a second or more")
         for window in found.windows:
             try:

@@ -98,6 +98,10 @@ class Table:
             raise self.wrong(key, 'must be a span of time such as "30s", "10m" or "1h"')
         return float(match[1]) * _SECONDS[match[2]]
 
+    def seconds_or_never(self, key: str, default: float) -> float | None:
+        """Return seconds, as `seconds` does, or None for ``"never"``."""
+        return None if self._raw.get(key) == "never" else self.seconds(key, default)
+
     def path(self, key: str) -> Path | None:
         """Return the path of a file, or None."""
         value = self._raw.get(key)

@@ -32,6 +32,7 @@ Tell = Callable[[Event], None]
 HEARTBEAT = 5.0  # seconds between two events about the same download
 LOCK_PATIENCE = 60.0  # seconds to wait for an update that somebody else runs
 LOCK_POLL = 0.2  # seconds between two looks at the lock
+LOWEST = 19  # of priorities
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,21 @@ class Job:
         settings: The settings that count, merged from file, environment and flags.
         only_check: Decide, and change nothing.
         mend: Mend first what an alarm is pending about.
+        verify: Look for no update, but read again everything that is kept.
     """
 
     state: Path
     settings: Mapping[str, Any]
     only_check: bool = False
     mend: bool = False
+    verify: bool = False
 
     @classmethod
     def parse(cls, line: str) -> "Job":
         """Parse the line that `to_line` returns."""
         data = json.loads(line)
-        return cls(Path(data["state"]), data["settings"], data["only_check"], data["mend"])
+        flags = (data["only_check"], data["mend"], data["verify"])
+        return cls(Path(data["state"]), data["settings"], *flags)
 
     def to_line(self) -> str:
         """Return the job as one line."""
@@ -64,6 +68,7 @@ class Job:
                 "settings": dict(self.settings),
                 "only_check": self.only_check,
                 "mend": self.mend,
+                "verify": self.verify,
             }
         )
 
@@ -153,9 +158,14 @@ class Watch:
 
 
 def run(job: Job, watch: Watch) -> dict[str, Any]:
-    """Make one check; return how it ended, as `modelward update --json` prints it."""
+    """Make one check; return how it ended, as `modelward update --json` prints it.
+
+    If everything is to be read again, return what was found: see `modelward.daemon.verify`.
+    """
     try:
         config = job.config
+        if job.verify:
+            return _verify(config, watch, may_mend=job.mend)
         if job.mend:
             mend(config, watch, watch.tell)
         if _nothing_new(config):
@@ -165,6 +175,12 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
         return error.to_dict()
     except OSError as error:
         return ModelwardError(str(error), "check permissions and free space").to_dict()
+
+
+def _verify(config: Config, watch: Watch, *, may_mend: bool) -> dict[str, Any]:
+    from modelward.daemon import verify  # noqa: PLC0415 - loads all that proves a release
+
+    return verify.verify(config, watch, watch.tell, mend=may_mend)
 
 
 def _nothing_new(config: Config) -> bool:
@@ -228,6 +244,9 @@ def main() -> int:
     if not line:
         return int(ExitCode.ERROR)  # the daemon was gone before it could say what to do
     job = Job.parse(line)
+    if job.verify:
+        with contextlib.suppress(OSError):  # the hardened unit forbids it: then it only rests
+            os.nice(LOWEST)  # which goes for the disk, too: ioprio_set(2)
 
     def told_to_stop() -> bool:
         return told or bool(select.select([sys.stdin], [], [], 0)[0])

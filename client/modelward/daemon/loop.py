@@ -23,7 +23,8 @@ from modelward.daemon.serving import Serving
 from modelward.daemon.signals import Signals
 from modelward.daemon.worker import Worker
 from modelward.errors import ExitCode, ModelwardError, Unavailable
-from modelward.install import fsops
+from modelward.install import fsops, scanned
+from modelward.install.boot import boot_id
 
 LOCK = "run.lock"
 SLICE = 60.0  # most seconds of one wait: clocks are set, machines wake up
@@ -76,6 +77,7 @@ class Daemon:
     _mending: bool = False  # whether the check that runs mends what an alarm is pending about
     _mends: int = 0  # checks in a row that did
     _mend_at: float = 0.0  # when one may again, in seconds since boot
+    _verified: float = float("-inf")  # when everything was read last, in seconds since boot
 
     def run(self, *, wait: bool = False) -> ExitCode:
         """Run until SIGTERM or SIGINT.
@@ -108,7 +110,9 @@ class Daemon:
         """
         with self._signals:
             self._read_settings()
-            return ExitCode(self._check()["exit_code"])
+            code = ExitCode(self._check()["exit_code"])
+            found = self._verify_if_due()
+            return code or found
 
     def _run(self) -> None:
         self._running = True
@@ -123,6 +127,7 @@ class Daemon:
                 if not self._stopping:
                     pause = self._pause_after(self._check())
                     self._due = self.clock() + pause
+                    self._verify_if_due()
         finally:
             self.notifier.stopping()
             self._stop_serving()
@@ -155,6 +160,28 @@ class Daemon:
         if may_mend:
             self._note_mending()
         return result
+
+    def _verify_if_due(self) -> ExitCode:
+        """Have everything read again, if it was not for long; return how that ended.
+
+        After a check, and never instead of one: an update may be what a device needs most.
+        """
+        every, now = self._schedule.settings.verify, self.clock()
+        known = min(now - self._verified, scanned.age(self.state, boot_id(), now))
+        if every is None or known < every or self._stopping:
+            return ExitCode.DONE
+        self.notifier.status("verifying what is kept")
+        may_mend = now >= self._mend_at
+        self._mending = False
+        result = self._attended(Job(self.state, self._settings, mend=may_mend, verify=True))
+        level, message = words.of_verified(result)
+        self.log(level, "verified", message, **_fields(result))
+        if self._mending:
+            self._note_mending()
+        code = ExitCode(result["exit_code"])
+        if code is not ExitCode.UNAVAILABLE:  # even if it could not be noted
+            self._verified = now
+        return code
 
     def _note_mending(self) -> None:
         """Let each check in a row that mends be followed by twice as long a pause without.
@@ -303,14 +330,16 @@ class Daemon:
         told = words.of_event(event)
         if told is not None:
             level, message = told
-            fields = {name: value for name, value in event.items() if name != "event"}
             self.notifier.status(message)
-            self.log(level, event["event"], message, **fields)
+            self.log(level, event["event"], message, **_fields(event))
 
     def _tell_result(self, result: Mapping[str, Any], *, only_check: bool) -> None:
         level, message = words.of_result(result, only_check=only_check)
-        fields = {name: value for name, value in result.items() if name != "event"}
-        self.log(level, "checked", message, **fields)
+        self.log(level, "checked", message, **_fields(result))
+
+
+def _fields(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name != "event"}
 
 
 def _number(value: object) -> float | None:

@@ -1,7 +1,7 @@
 """What an alarm is pending about is mended, before anything new is looked for (attack row 29)."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +32,12 @@ class Watch(Protocol):
         ...
 
 
-def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], None]) -> None:
+def mend(
+    config: "Config",
+    watch: Watch,
+    tell: Callable[[Mapping[str, Any]], None],
+    damage: Sequence[str] = (),
+) -> bool:
     """Do what `modelward verify --repair` does, if an alarm about what is installed is pending.
 
     So, too, if the note of what is installed cannot be read: nobody can raise an alarm then.
@@ -42,13 +47,18 @@ def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], Non
         config: The device's configuration.
         watch: Is told what happens.
         tell: Is given the events ``repairing``, then ``repaired`` or ``repair-failed``.
+        damage: What was found damaged besides: of some things there are no alarms.
+
+    Returns:
+        Whether nothing is damaged now.
     """
-    alarms = list(_alarms(config.state))
+    alarms = list(_alarms(config.state)) or list(damage)
     if not alarms:
-        return
+        return True
     from modelward import repair, report  # noqa: PLC0415 - loads TUF's library and more
     from modelward.device import Device  # noqa: PLC0415
 
+    whole = False
     device = Device(config)
     tell({"event": "repairing", "alarms": alarms})
     report.tell(device, None)
@@ -61,7 +71,9 @@ def mend(config: "Config", watch: Watch, tell: Callable[[Mapping[str, Any]], Non
         tell({"event": "repair-failed", **failed.to_dict()})
     else:
         tell(_told(done))
+        whole = not done.remaining
     report.tell(device, None)
+    return whole
 
 
 def _alarms(state: Path) -> Iterator[str]:

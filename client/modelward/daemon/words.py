@@ -7,6 +7,7 @@ from modelward.daemon.log import Level
 from modelward.errors import ExitCode
 
 Told = tuple[Level, str]
+MOST = 4  # problems that one line names
 _LEVELS = {int(ExitCode.DONE): Level.DEBUG, int(ExitCode.UNAVAILABLE): Level.WARNING}
 
 
@@ -36,6 +37,27 @@ def _of_repair(event: Mapping[str, Any]) -> Told | None:
             level = _LEVELS.get(event.get("exit_code", ExitCode.REFUSED), Level.ERROR)
             return level, f"NOT repaired, tried again later: {reason}"
     return None
+
+
+def of_verified(result: Mapping[str, Any]) -> Told:
+    """Return the words for what was found when everything was read again."""
+    level = _LEVELS.get(result["exit_code"], Level.ERROR)
+    if result["outcome"] == "intact":
+        releases = f"{len(result['checked'])} releases, all blobs, floors, metadata"
+        return Level.INFO, f"everything that is kept is as it was approved: {releases}"
+    if result["outcome"] != "damaged":
+        return level, f"what is kept could not be verified, tried again later: {result['reason']}"
+    found = "; ".join(
+        f"{item['model']} {item['version']}: {item['path']}: {item['problem']}"
+        if item["model"]
+        else f"{item['path']}: {item['problem']}"
+        for item in result["problems"][:MOST]
+    )
+    more = len(result["problems"]) - MOST
+    found += f"; and {more} more" if more > 0 else ""
+    if result["exit_code"] == ExitCode.DONE:
+        return Level.NOTICE, f"was damaged, and is mended: {found}"
+    return Level.ERROR, f"DAMAGED: {found}; what to do: run `modelward verify --repair`"
 
 
 def of_result(result: Mapping[str, Any], *, only_check: bool) -> Told:

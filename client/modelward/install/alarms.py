@@ -5,7 +5,7 @@ its user, where `modelward status` of the same user finds them.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from modelward.errors import FormatError
@@ -27,7 +27,8 @@ class AlarmStore:
 
     def __init__(self, state: Path, environment: Mapping[str, str]) -> None:
         own = own_folder(state, environment, LASTING)
-        self._folders = [state / FOLDER, *([own / FOLDER] if own else [])]
+        self._own = [own / FOLDER] if own else []
+        self._folders = [state / FOLDER, *self._own]
 
     def keep(self, alarm: Tampering) -> Path | None:
         """Keep an alarm, durably. What was found first about a slot stays.
@@ -46,17 +47,32 @@ class AlarmStore:
 
     def pending(self) -> tuple[Tampering, ...]:
         """Return all alarms, the oldest first."""
-        found = {(alarm.model, alarm.release): alarm for _, alarm in self._read()}
+        found = {(alarm.model, alarm.release): alarm for _, alarm in _read(self._folders)}
         return tuple(sorted(found.values(), key=lambda alarm: (alarm.at, alarm.model)))
 
     def clear(self, model: str, release: str) -> None:
         """End the alarms about a slot: it is intact again."""
-        for path, alarm in tuple(self._read()):
+        for path, alarm in tuple(_read(self._folders)):
             if (alarm.model, alarm.release) == (model, release):
                 fsops.remove(path)
 
-    def _read(self) -> Iterator[tuple[Path, Tampering]]:
-        for folder in self._folders:
-            for path in sorted(folder.glob("*.json")):
-                with contextlib.suppress(OSError, FormatError), Folder(folder) as opened:
-                    yield path, Tampering.parse(opened.read(path.name, CAP))
+    def settle(self, is_over: Callable[[str, str], bool]) -> None:
+        """End alarms of this very user that are over: whoever mends cannot see them.
+
+        Args:
+            is_over: Tells of a model and a release of it whether they are intact, or gone.
+        """
+        for path, alarm in tuple(_read(self._own)):
+            if is_over(alarm.model, alarm.release):
+                with contextlib.suppress(OSError):
+                    fsops.remove(path)
+
+
+def _read(folders: Iterable[Path]) -> Iterator[tuple[Path, Tampering]]:
+    for folder in folders:
+        # What this user may not read is none of its own, or will be heard of again.
+        with contextlib.suppress(OSError), Folder(folder) as opened:
+            for name in sorted(opened.names()):
+                if name.endswith(".json"):
+                    with contextlib.suppress(OSError, FormatError):
+                        yield folder / name, Tampering.parse(opened.read(name, CAP))

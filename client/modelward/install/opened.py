@@ -71,6 +71,15 @@ class Folder:
         finally:
             os.close(descriptor)
 
+    def names(self) -> list[str]:
+        """Return the names that it has.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        with os.scandir(self._descriptor) as entries:
+            return [entry.name for entry in entries]
+
     def digest(self, path: str) -> str:
         """Return the SHA-256 digest of a regular file below.
 

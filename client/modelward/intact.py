@@ -1,0 +1,69 @@
+"""Is what is on trial still what was approved? Asked before a parser sees it and before it counts.
+
+What is wrong with it becomes an alarm, which the daemon mends, and no verdict about the release.
+"""
+
+from collections.abc import Mapping
+
+from modelward.device import Device
+from modelward.errors import FormatError, Gate, Refused
+from modelward.formats import policy as policies
+from modelward.formats.installed import Slot
+from modelward.formats.policy import ModelPolicy
+from modelward.formats.tampering import Tampering
+from modelward.install.opened import Folder
+
+ADVICE = "run `modelward verify --repair`"
+
+
+def changed(device: Device, slots: Mapping[str, Slot]) -> dict[str, str]:
+    """Hash all files of slots again, and raise the alarm about each that was changed.
+
+    Args:
+        device: The device, whose lock the caller holds.
+        slots: The slots by model.
+
+    Returns:
+        By model, what was changed of it, for people.
+    """
+    found = {}
+    for model, slot in slots.items():
+        problem = _problem(device, model, slot)
+        if problem:
+            _raise_alarm(device, model, slot, problem)
+            found[model] = f"{model} {slot.version} was changed after it was installed: {problem}"
+    return found
+
+
+def policy_of(device: Device, model: str, slot: Slot) -> ModelPolicy:
+    """Return the policy that was kept with a release.
+
+    Raises:
+        Refused: It cannot be read any more.
+    """
+    try:
+        with Folder(device.slots.directory(model, slot)) as folder:
+            return ModelPolicy.parse(folder.read("policy.json", policies.CAP))
+    except (OSError, FormatError) as error:
+        why = error.reason if isinstance(error, FormatError) else error.strerror
+        raise Refused(
+            Gate.INSTALL, f"{model} {slot.version}: its policy.json cannot be read: {why}", ADVICE
+        ) from error
+
+
+def _problem(device: Device, model: str, slot: Slot) -> str | None:
+    """Return the first thing that is wrong with a slot, or None."""
+    try:
+        policy_of(device, model, slot)
+        for path, problem in device.slots.problems(model, slot):
+            return f"{path}: {problem}"
+    except Refused as error:
+        return error.reason
+    return None
+
+
+def _raise_alarm(device: Device, model: str, slot: Slot, problem: str) -> None:
+    before = device.slots.installed().previous.get(model)
+    served = before.version if before and not _problem(device, model, before) else None
+    now = device.clock().replace(microsecond=0)
+    device.alarms.keep(Tampering(model, slot.version, slot.sha256, problem, now, served))

@@ -1,0 +1,161 @@
+"""The daemon finds out by itself what was changed: nobody may ever open or verify it there."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelward import config
+from modelward.daemon import verify
+from modelward.daemon.attempt import Watch
+from modelward.daemon.log import Level
+from modelward.daemon.words import of_verified
+from modelward.errors import ExitCode, Unavailable
+from modelward.install import fsops, scanned
+from tests.daemon.site import Running, configure, flip, is_whole
+from tests.simulator.server import Server
+from tests.simulator.world import World
+
+DAILY = {"verify": '"1d"', "interval": '"1h"', "jitter": "0"}
+
+
+@pytest.fixture
+def server(world: World) -> Iterator[Server]:
+    """A server of the repository; the device runs 1.1.0 and keeps 1.0.0."""
+    world.publish("1.1.0")
+    configure(world.device, **DAILY)
+    with world.serve() as server:
+        assert world.client_here("update", server).code == ExitCode.DONE
+        yield server
+
+
+@pytest.mark.attack(29)
+def test_it_finds_what_nobody_opens_and_mends_it_at_once(world: World, server: Server) -> None:
+    flip(world)
+    with Running(world, server) as daemon:
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+        assert "meter-reader 1.1.0 was changed" in daemon.wait_for("repairing")["message"]
+        assert daemon.wait_for("repaired")["fetched"] > 0
+        found = daemon.wait_for("verified")
+        assert (found["outcome"], found["level"], found["exit_code"]) == ("damaged", "notice", 0)
+        is_whole(world)
+        flip(world)
+        daemon.signal(signal.SIGUSR1)
+        daemon.wait_for("checked")
+        assert daemon.stop() == ExitCode.DONE
+        assert [line["event"] for line in daemon.seen].count("verified") == 1
+    with Running(world, server) as daemon:  # killed and started anew within a day, in one boot
+        daemon.wait_for("checked")
+        daemon.signal(signal.SIGUSR1)
+        daemon.wait_for("checked")
+        assert all(line["event"] != "verified" for line in daemon.seen)
+        assert daemon.stop() == ExitCode.DONE
+    scanned.write(world.device, "of another boot", 1.0)
+    assert world.client("run", server, "--once").code == ExitCode.DONE
+    is_whole(world)
+
+
+def test_it_mends_what_no_alarm_can_be_about(world: World, server: Server) -> None:
+    (world.device / "tuf/snapshot.json").write_bytes(b"{")
+    (world.device / "floors.a").write_bytes(b"torn")
+    with Running(world, server) as daemon:
+        assert "snapshot.json" in daemon.wait_for("repairing")["message"]
+        daemon.wait_for("repaired")
+        assert daemon.wait_for("verified")["exit_code"] == ExitCode.DONE
+        is_whole(world)
+
+
+def test_never(world: World, server: Server) -> None:
+    configure(world.device, **DAILY | {"verify": '"never"'})
+    flip(world)
+    assert world.client("run", server, "--once").code == ExitCode.DONE
+    assert not (world.device / scanned.FILE).exists()
+
+
+class Told(Watch):
+    """A watch whose clock goes on by 250 ms with each piece that is hashed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: None)
+        self.now = 0.0
+        self.rested: list[float] = []
+        self.pieces = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+
+    def hashing(self, done: int, total: int) -> None:
+        super().hashing(done, total)
+        self.now += 0.25
+        self.pieces += 1
+        self.meanwhile()
+
+    def sleep(self, seconds: float) -> None:
+        self.rested.append(seconds)
+        self.now += seconds
+
+
+def scan(world: World, told: Told) -> dict[str, Any]:
+    settings = config.merged(world.device, {}, {"repository": "http://127.0.0.1:9"})
+    found = config.from_settings(world.device, settings)
+    rest = verify.Rest(lambda: told.now, told.sleep)
+    return verify.verify(found, told, told.tell, mend=False, rest=rest)
+
+
+def test_it_leaves_the_disk_to_others_half_of_the_time(world: World) -> None:
+    told = Told()
+    assert scan(world, told)["outcome"] == "intact"
+    assert told.rested == [0.25] * told.pieces
+
+
+def test_what_an_update_moved_meanwhile_is_no_damage(world: World) -> None:
+    """It holds no lock, so as not to keep updates waiting for as long as hashing takes."""
+    told = Told()
+    file = world.device / "floors.a"
+    before = file.read_bytes()
+    file.unlink()
+
+    def meanwhile() -> None:
+        try:
+            with fsops.lock(world.device / "lock"):
+                pass  # an update may run
+        except Unavailable:
+            file.write_bytes(before)  # it has ended before
+
+    told.meanwhile = meanwhile
+    assert scan(world, told)["outcome"] == "intact"
+
+
+def test_what_it_found_is_told(world: World) -> None:
+    flip(world)
+    found = scan(world, Told())
+    assert (found["outcome"], found["exit_code"]) == ("damaged", ExitCode.REFUSED)
+    level, text = of_verified(found)
+    assert level is Level.ERROR
+    assert "model.onnx: is not the file that was approved" in text
+    (alarm,) = world.client_here("status").json["alarms"]
+    assert alarm["served"] is None
+
+
+def test_words() -> None:
+    assert of_verified(
+        {"outcome": "intact", "exit_code": 0, "checked": [{}, {}], "problems": []}
+    ) == (
+        Level.INFO,
+        "everything that is kept is as it was approved: 2 releases, all blobs, floors, metadata",
+    )
+    stopped = {"outcome": "unavailable", "exit_code": 4, "reason": "it was told to stop"}
+    assert of_verified(stopped) == (
+        Level.WARNING,
+        "what is kept could not be verified, tried again later: it was told to stop",
+    )
+
+
+def test_since_when_it_is_known(tmp_path: Path) -> None:
+    assert scanned.age(tmp_path, "b", 5.0) == float("inf")
+    scanned.write(tmp_path, "b", 5.0)
+    assert scanned.age(tmp_path, "b", 65.0) == 60
+    assert scanned.age(tmp_path, "another", 65.0) == float("inf")
+    assert scanned.age(tmp_path, "b", 4.0) == float("inf")  # where boots cannot be told apart
+    (tmp_path / scanned.FILE).write_bytes(b'{"boot": "b", "at": "soon"}')
+    assert scanned.age(tmp_path, "b", 65.0) == float("inf")
