@@ -86,6 +86,32 @@ def test_index(store):
     assert is_here(store)
 
 
+@pytest.mark.parametrize("chunk", [30_000, 65_536])
+def test_pieces_that_alternate_with_what_is_here(store, monkeypatch, chunk):
+    """However short they are and however slowly the disk is read, there is a buffer for each."""
+    keep(store, BLOB, DATA, range(0, LENGTH, 2 * chunk), chunk)
+    read = Partial.read
+
+    def slowly(self, offset, view):
+        time.sleep(0.005 if offset < 20 * chunk else 0)
+        read(self, offset, view)
+
+    monkeypatch.setattr(Partial, "read", slowly)
+    with serving(BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA, chunk))
+    assert is_here(store)
+
+
+def keep(store, blob, data, places, length):
+    """Let parts of a blob be here, as an earlier try left them."""
+    with store.partial(blob) as partial:
+        for start in places:
+            part = data[start : start + length]
+            view = partial.place(partial.buffers(1, PIECE)[0], start, len(part))
+            view[:] = part
+            partial.write(start, view)
+
+
 def test_index_of_another_file_is_not_used(store):
     with serving(BlobServer(DATA)) as sources:
         fetch_blob(sources, BLOB, store, index_of(some_data(LENGTH)))
@@ -263,16 +289,26 @@ def test_whatever_servers_do(tmp_path_factory):
     """The right blob or a clear error, soon; and nothing that it leaves is in the way."""
 
     @settings(max_examples=min(settings().max_examples, 2000) // 4)
-    @given(PLANS, st.sampled_from([SMALL, PIECE + 1, LENGTH]), st.booleans())
-    def check(plans, length, indexed):
+    @given(
+        PLANS,
+        st.sampled_from([SMALL, PIECE + 1, LENGTH]),
+        st.booleans(),
+        st.sampled_from([1, 1, 2, 4]),
+        st.sets(st.integers(0, LENGTH // 20_000)),
+        st.booleans(),
+    )
+    def check(plans, length, indexed, connections, kept, right):  # noqa: PLR0917
         data = DATA[:length]
         blob = blob_of(data)
         store = Store(tmp_path_factory.mktemp("store"))
+        places = sorted(at * 20_000 for at in kept if at * 20_000 < length)
+        keep(store, blob, data if right else bytes(length), places, 20_000)
         servers = [BlobServer(data, first, always) for first, always in plans]
         problem = None
         with serving(*servers) as sources:
             try:
-                fetch_blob(sources, blob, store, index_of(data) if indexed else None)
+                index = index_of(data, 20_000) if indexed else None
+                fetch_blob(sources, blob, store, index, connections=connections)
             except (Refused, Unavailable) as error:
                 problem = error
         if problem is None:

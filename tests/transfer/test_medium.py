@@ -59,6 +59,30 @@ def test_documents_and_ranges(source: Medium) -> None:
     assert descriptors() == before
 
 
+def test_nothing_is_closed_twice(source: Medium) -> None:
+    """Another thread closes a reader to end it; its number is somebody else's at once."""
+    reader = source.open(BLOB, 0, BLOB.length)
+    reader.close()
+    number = os.open("/dev/null", os.O_RDONLY)
+    reader.close()
+    assert reader.readinto(memoryview(bytearray(10))) == 0
+    os.close(number)  # still ours
+
+
+def test_what_is_being_read_stays_open(source: Medium, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    reader = source.open(BLOB, 0, BLOB.length)
+    read = os.preadv
+
+    def interrupted(descriptor: int, buffers: list[memoryview], at: int) -> int:
+        reader.close()
+        return read(descriptor, buffers, at)
+
+    monkeypatch.setattr(os, "preadv", interrupted)
+    assert reader.readinto(memoryview(bytearray(10))) == 10
+    assert descriptors() == before
+
+
 def test_what_is_not_there(source: Medium) -> None:
     with pytest.raises(NotFound, match=r"has no metadata/2\.root\.json"):
         source.fetch("metadata/2.root.json", 10)

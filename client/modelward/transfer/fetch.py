@@ -243,7 +243,7 @@ class _Transfer:
             Unavailable: Not enough of them delivered.
         """
         self._standings = {standing.order: standing for standing in standings}
-        room = min(WINDOW, self._blob.length // PIECE + 1) + len(standings)
+        room = WINDOW + len(standings)  # however short pieces are: all may be about to be hashed
         self._board = board = Board(
             self._extents,
             self._here,

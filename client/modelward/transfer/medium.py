@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -236,16 +237,42 @@ class Medium:
 
 
 class _ExtentReader:
-    """Reads a range of a file; see `modelward.transfer.sources.Reader`."""
+    """Reads a range of a file; see `modelward.transfer.sources.Reader`.
+
+    Another thread may close it in the midst of a read: what is read has to stay open till then, for
+    its descriptor may be somebody else's the next moment.
+    """
 
     def __init__(self, name: str, extent: Extent, start: int, stop: int) -> None:
         self._name = name
         self._extent = extent
         self._at = extent.offset + start
         self._stop = extent.offset + stop
+        self._using = Lock()
+        self._closed = self._gone = False
 
     def readinto(self, buffer: memoryview, /) -> int:
-        wanted = buffer[: self._stop - self._at]
+        with self._using:
+            count = 0 if self._closed else self._read(buffer[: self._stop - self._at])
+        if self._closed:
+            self._let_go()
+        return count
+
+    def close(self) -> None:
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the file, once, unless it is being read: then its reader does."""
+        if self._using.acquire(blocking=False):
+            try:
+                if not self._gone:
+                    self._gone = True
+                    self._extent.close()
+            finally:
+                self._using.release()
+
+    def _read(self, wanted: memoryview) -> int:
         if not wanted:
             return 0
         try:
@@ -256,9 +283,6 @@ class _ExtentReader:
             raise _wrong(self._name, "has a file that became shorter while it was read")
         self._at += count
         return count
-
-    def close(self) -> None:
-        self._extent.close()
 
 
 def open_medium(path: Path) -> Medium:

@@ -111,14 +111,26 @@ class Pace:
         yield
         self.resume()
 
+    def left(self) -> float | None:
+        """Return the seconds that are left until the end; None if they are not limited.
+
+        Raises:
+            Unavailable: None are.
+        """
+        if self._total is None:
+            return None
+        left = self._start + self._total - self._clock()
+        if left <= 0:
+            raise Unavailable(f"{self._name}: took longer than {self._total:g} seconds")
+        return left
+
     def check(self) -> None:
         """Raise Unavailable if the server is too slow. Called before every read from the network.
 
         One read waits for at most `Patience.connect` seconds, so that no more can pass unchecked.
         """
         now = self._clock()
-        if self._total is not None and now - self._start > self._total:
-            raise Unavailable(f"{self._name}: took longer than {self._total:g} seconds")
+        self.left()
         if not self._answered and now - self._start > self._patience.first:
             raise Unavailable(
                 f"{self._name}: took longer than {self._patience.first:g} seconds to answer"

@@ -1,13 +1,13 @@
 """Posting a small document and reading a small answer, within a few seconds or not at all."""
 
-import contextlib
 import http.client
-import socket
-import threading
+import time
 from dataclasses import dataclass
 
 from modelward.errors import Unavailable
 from modelward.transfer.network import Network, parse
+from modelward.transfer.pace import Pace, Patience
+from modelward.transfer.response import paced
 
 ANSWER_CAP = 256 << 10  # bytes: a signed checkpoint, and a few words
 SECONDS = 5.0
@@ -40,14 +40,14 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
         Unavailable: Nobody answered in time, or with too much.
     """
     address, network = parse(url), network or Network()
+    pace = Pace(url, Patience(connect=seconds, first=seconds), time.monotonic, seconds)
     connection = network.connect(address, seconds)
-    # A time-out is one for each read. This ends them all.
-    over = threading.Event()
-    ending = threading.Timer(seconds, _hang_up, (connection, over))
-    ending.daemon = True
-    ending.start()
+    connection.response_class = paced(pace)
     headers = {"Content-Type": "application/json", "User-Agent": "modelward"}
     try:
+        connection.connect()
+        # It may have tried several addresses in turn, each for as long as all of it may take.
+        connection.sock.settimeout(pace.left())
         target = network.target(address)
         connection.request("POST", target, body, headers | network.headers(address))
         response = connection.getresponse()
@@ -55,17 +55,7 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"{url}: {type(error).__name__}: {error}"[:300]) from error
     finally:
-        ending.cancel()
         connection.close()
-    if over.is_set():
-        raise Unavailable(f"{url}: took longer than {seconds:g} seconds")
     if len(received) > ANSWER_CAP:
         raise Unavailable(f"{url}: the answer has more than {ANSWER_CAP} bytes")
     return Answer(response.status, received)
-
-
-def _hang_up(connection: http.client.HTTPConnection, over: threading.Event) -> None:
-    over.set()
-    if connection.sock is not None:
-        with contextlib.suppress(OSError):
-            connection.sock.shutdown(socket.SHUT_RDWR)

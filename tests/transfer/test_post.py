@@ -1,0 +1,62 @@
+"""A small document and a small answer: soon, or not at all (attack row 8)."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from modelward.errors import Unavailable
+from modelward.transfer.post import post
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+SECONDS = 0.4
+
+
+@pytest.fixture
+def dripping() -> Iterator[tuple[str, int]]:
+    """Answer at once, and then send a byte now and then for as long as anybody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(1 << 16)
+                connection.sendall(HEAD)
+                while True:
+                    connection.sendall(b"x")
+                    time.sleep(SECONDS / 20)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()
+        thread.join(30)
+        assert not thread.is_alive(), "somebody still listens"
+
+
+def test_drip(dripping: tuple[str, int]) -> None:
+    with pytest.raises(Unavailable, match="took longer than"):
+        post(f"http://127.0.0.1:{dripping[1]}/gossip", b"{}", seconds=SECONDS)
+
+
+def test_drip_after_an_address_that_swallows_everything(
+    dripping: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as silent, socket.socket() as first, socket.socket() as second:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for waiting in (first, second):  # the queue is full: nobody else gets an answer
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        addresses = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", address)
+            for address in (silent.getsockname(), dripping)
+        ]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
+        with pytest.raises(Unavailable, match="took longer than"):
+            post("http://two.example/gossip", b"{}", seconds=SECONDS)
+        with socket.create_connection(dripping, 1):
+            pass  # so that it ends, had it never been reached
