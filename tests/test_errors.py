@@ -1,5 +1,7 @@
 """Errors are for people: gate, reason, what to do next; and safe to print."""
 
+import pickle
+
 import pytest
 
 from modelward.errors import (
@@ -37,6 +39,23 @@ def test_gates_are_numbered_in_order():
 def test_exit_codes(error, code, outcome):
     assert (error.exit_code, error.outcome) == (code, outcome)
     assert error.to_dict()["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("why", "what to do"),
+        Refused(Gate.LOG, "why", "what to do"),
+        FormatError("release.json", "files[3].path", "why"),
+        RolledBack("why", "what to do"),
+        Unavailable("why", "what to do", Gate.FETCH),
+        NotFound("why", 404),
+    ],
+)
+def test_from_one_process_to_another(error):
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
 def test_text():

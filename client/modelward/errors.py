@@ -3,6 +3,7 @@
 Exit codes are part of the interface: scripts and monitoring rely on them (docs/device.md).
 """
 
+import copyreg
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -72,6 +73,10 @@ class ModelwardError(Exception):
     def __str__(self) -> str:
         where = f"{self.gate}: " if self.gate else ""
         return f"{where}{self.reason}" + (f"\n  What to do: {self.advice}" if self.advice else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it pass from one process to another; `Exception` would call `__init__` anew."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error as a JSON object, for `--json`."""

@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from multiprocessing.process import parent_process
 from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
 from typing import Protocol
 
 from modelward_repo.publish.cache import Cache
@@ -78,7 +79,8 @@ def _in_processes(
             name, count = messages.get()
             watch.advances(by_name[name], count)
 
-    with ProcessPoolExecutor(processes, context, _start, (messages,)) as pool:
+    over = context.Event()
+    with ProcessPoolExecutor(processes, context, _start, (messages, over)) as pool:
         running = {pool.submit(_work, job, cache, threads): job for job in jobs}
         try:
             while running:
@@ -86,7 +88,11 @@ def _in_processes(
                 listen()
                 _finish(done, running, watch)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            over.set()
+            for future in running:
+                future.cancel()
+            while wait(running, TICK).not_done:
+                listen()  # or they would wait for ever to be heard
             raise
 
 
@@ -105,11 +111,14 @@ def _finish(
 @dataclass
 class _Reporter:
     messages: "SimpleQueue[Message]"
+    over: Event
     name: str = ""
     count: int = 0
     last: float = 0.0
 
     def advance(self, count: int) -> None:
+        if self.over.is_set():
+            raise _OverError
         self.count += count
         if time.monotonic() - self.last >= TICK:
             self.flush()
@@ -120,13 +129,17 @@ class _Reporter:
         self.count, self.last = 0, time.monotonic()
 
 
+class _OverError(Exception):
+    """Another job failed: nobody wants the result of this one."""
+
+
 _reporter: _Reporter | None = None
 
 
-def _start(messages: "SimpleQueue[Message]") -> None:
+def _start(messages: "SimpleQueue[Message]", over: Event) -> None:
     """Set a process up."""
     global _reporter  # noqa: PLW0603 - a process of a pool has no other place to keep it
-    _reporter = _Reporter(messages)
+    _reporter = _Reporter(messages, over)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
