@@ -137,6 +137,21 @@ def test_whoever_delivers_is_counted_on_again():
     assert shares.given_up == set()
 
 
+def test_any_piece_is_taken_at_last():
+    """First what nobody near has, and last what somebody is bringing already."""
+    shares = Shares(name(1), SHA, cut(4, frozenset({3})))
+    shares.note("near", Have(name(2), extents=extents({0, 1})))
+    assert shares.take_from("near", min) == 0
+    for number in (2, 1):
+        assert shares.take_any() == number
+        shares.arrived(number, "far")
+    assert shares.take_any() == 0
+    shares.put_back(0)
+    assert shares.take_from("near", min) is None  # the other one is still at it
+    shares.arrived(0, "near")
+    assert shares.take_any() is None
+
+
 def test_whoever_changes_its_id_keeps_the_first():
     """An id costs memory: a neighbour has one."""
     shares = Shares(name(1), SHA, cut(40))

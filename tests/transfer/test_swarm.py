@@ -43,7 +43,7 @@ class Host:
         have: What it says that it has; None for a server that knows no such question.
         spoil: Changes the bytes of a range before they are sent; None for an error instead.
         error: That error's status.
-        drip: Seconds between two bytes of an answer; 0 for none.
+        drip: Seconds before every `block` bytes of an answer; 0 for none.
         sent: Bytes of the blob that were asked of it.
     """
 
@@ -51,6 +51,7 @@ class Host:
     spoil: Callable[[bytes], bytes | None] = lambda data: data
     error: int = 404
     drip: float = 0.0
+    block: int = 1
     sent: int = 0
     url: str = ""
     asked: list[str] = field(default_factory=list)
@@ -85,9 +86,9 @@ class Host:
                     self.send_header("Content-Range", extent)
                 self.end_headers()
                 if host.drip and status == 206:
-                    for byte in body:
+                    for at in range(0, len(body), host.block):
                         time.sleep(host.drip)
-                        self.wfile.write(bytes([byte]))
+                        self.wfile.write(body[at : at + host.block])
                 else:
                     self.wfile.write(body)
 
@@ -259,6 +260,35 @@ def test_without_an_index_no_neighbour_is_asked_for_much(tmp_path):
         fetch.fetch_blob(device.sources, BLOB, device.store)
         assert device.store.is_intact(BLOB)
     assert neighbour.sent == 0
+
+
+# --- neighbours that are slow ---------------------------------------------------------------------
+
+
+def test_a_slow_neighbour_does_not_hold_up_the_file(tmp_path, monkeypatch):
+    """It delivers evenly, a piece in less time than anybody is waited for who brings nothing."""
+    monkeypatch.setattr(swarm, "STALL", 1.0)
+    neighbour = Host(says((0, len(DATA))), drip=0.025, block=32 << 10)
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather()
+        device.fetch()
+    assert device.origin.sent > 0
+
+
+def test_a_piece_that_is_not_brought_is_brought_from_elsewhere(tmp_path):
+    """A neighbour falls silent in the middle of one: no time-out has to pass."""
+    gathered = threading.Event()
+
+    def hang(data: bytes) -> bytes:
+        gathered.wait(60)
+        return data
+
+    with scene(tmp_path, Host(says((0, len(DATA))), spoil=hang)) as device:
+        assert device.gather()
+        failures = [standing.failures for standing in device.sources.for_blobs()]
+        gathered.set()
+        device.fetch()
+    assert failures == [0, 0]
 
 
 # --- a repository that falters, beside a neighbour that has nothing -------------------------------

@@ -9,18 +9,9 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from modelward.formats.have import Have
 from modelward.transfer.pieces import Extent
-
-
-class State(Enum):
-    """How a piece stands."""
-
-    MISSING = 1
-    TAKEN = 2
-    HERE = 3
 
 
 @dataclass
@@ -42,9 +33,12 @@ class Shares:
     given_up: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._states = [State.HERE if piece.is_here else State.MISSING for piece in self.pieces]
+        self._here = [piece.is_here for piece in self.pieces]
+        self._takers = [0] * len(self.pieces)  # how many are bringing each
         self.missing = sum(not piece.is_here for piece in self.pieces)
         self._bids: dict[str, array[int]] = {}  # of each id, by piece
+        self._rivals: frozenset[str] | None = None  # those that want it too, when last looked
+        self._won: Sequence[int] = ()  # the pieces that are not theirs
 
     def note(self, name: str, have: Have) -> None:
         """Note what a neighbour says that it has. It keeps the id that it first had here."""
@@ -69,45 +63,54 @@ class Shares:
 
     def is_any_near(self) -> bool:
         """Tell whether a neighbour has a piece that is not here."""
-        return any(
-            self._states[number] is not State.HERE
-            for held in self.held.values()
-            for number in held.numbers
-        )
+        return any(not self._here[number] for held in self.held.values() for number in held.numbers)
 
     def take_own(self) -> int | None:
         """Take the piece that is most clearly this device's to bring, if there is one."""
-        counted = self._counted()
-        near = set().union(*(held.numbers for held in counted.values()))
-        rivals = {held.neighbour for held in counted.values() if held.fetches}
-        own = [
-            (self._bid(self.me, number), number)
-            for number, state in enumerate(self._states)
-            if state is State.MISSING
-            and number not in near
-            and all(self._bid(rival, number) < self._bid(self.me, number) for rival in rivals)
-        ]
-        return self._take(max(own)[1]) if own else None
+        counted = self._counted().values()
+        rivals = frozenset(held.neighbour for held in counted if held.fetches)
+        for number in self._won_against(rivals):
+            if self._is_open(number) and not any(number in held.numbers for held in counted):
+                return self._take(number)
+        return None
+
+    def take_any(self) -> int | None:
+        """Take a piece whoever it is expected from, if there is one.
+
+        Best one that nobody near has: those who want it too are spared it. At last one that is
+        being brought.
+        """
+        near = set().union(*(held.numbers for held in self.held.values()))
+        return self._take(
+            max(
+                (number for number, here in enumerate(self._here) if not here),
+                key=lambda number: (
+                    not self._takers[number],
+                    number not in near,
+                    self._bid(self.me, number),
+                ),
+                default=None,
+            )
+        )
 
     def take_from(self, name: str, choose: Callable[[Sequence[int]], int]) -> int | None:
         """Take a piece that a neighbour has, if there is one."""
         held = self.held.get(name)
-        found = [
-            number
-            for number in sorted(held.numbers if held else ())
-            if self._states[number] is State.MISSING
-        ]
-        return self._take(choose(found)) if found else None
+        found = [number for number in sorted(held.numbers if held else ()) if self._is_open(number)]
+        return self._take(choose(found) if found else None)
 
     def put_back(self, number: int) -> None:
-        """Let somebody else bring a piece."""
-        if self._states[number] is State.TAKEN:
-            self._states[number] = State.MISSING
+        """Let somebody else bring a piece that was taken, if it is not here."""
+        self._takers[number] -= 1
+
+    def is_here(self, number: int) -> bool:
+        """Tell whether a piece is here."""
+        return self._here[number]
 
     def arrived(self, number: int, name: str) -> None:
         """Note that a piece is here, and that whoever brought it can be counted on."""
-        if self._states[number] is not State.HERE:
-            self._states[number] = State.HERE
+        if not self._here[number]:
+            self._here[number] = True
             self.missing -= 1
         self.given_up.discard(name)
 
@@ -120,8 +123,8 @@ class Shares:
         counted = self._counted()
         expected: Counter[str] = Counter(dict.fromkeys(counted, 0))
         fetching = {name: held for name, held in counted.items() if held.fetches}
-        for number, state in enumerate(self._states):
-            if state is not State.HERE:
+        for number, here in enumerate(self._here):
+            if not here:
                 holders = [name for name, held in counted.items() if number in held.numbers]
                 owner = max(
                     fetching,
@@ -137,9 +140,23 @@ class Shares:
     def _counted(self) -> "dict[str, Held]":
         return {name: held for name, held in self.held.items() if name not in self.given_up}
 
-    def _take(self, number: int) -> int:
-        self._states[number] = State.TAKEN
+    def _is_open(self, number: int) -> bool:
+        return not self._here[number] and not self._takers[number]
+
+    def _take(self, number: int | None) -> int | None:
+        if number is not None:
+            self._takers[number] += 1
         return number
+
+    def _won_against(self, rivals: frozenset[str]) -> Sequence[int]:
+        """Return the pieces for which this device bids most, where it is clearest first."""
+        if rivals != self._rivals:
+            mine: Sequence[int] = range(len(self.pieces))
+            for rival in rivals:
+                mine = [n for n in mine if self._bid(rival, n) < self._bid(self.me, n)]
+            self._rivals = rivals
+            self._won = sorted(mine, key=lambda n: self._bid(self.me, n), reverse=True)
+        return self._won
 
     def _bid(self, neighbour: str, number: int) -> int:
         bids = self._bids.get(neighbour)

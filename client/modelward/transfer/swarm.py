@@ -3,9 +3,10 @@
 Every piece has an owner among the devices that want the blob, by rendezvous hashing: everybody
 works out the same one, without asking. A device fetches what it owns from the repository, and
 everything else from whoever has it by now. It waits for others a bounded time only: who brings
-nothing is not counted on any more, and its pieces are others' to bring, at last one's own. The
-repository is asked as patiently as always; once it is given up and nobody near has anything to
-bring either, gathering is over.
+nothing is not counted on any more, and its pieces are others' to bring, at last one's own. Where
+all neighbours together are far slower than the repository, it is asked for what they have, too.
+It is asked as patiently as always; once it is given up and nobody near has anything to bring
+either, gathering is over.
 
 Pieces are checked against the chunk index before they are kept or handed on. The index is believed
 in nothing else: the whole file's digest is computed afterwards (`modelward.transfer.fetch`).
@@ -24,7 +25,7 @@ from modelward.formats.chunks import ChunkIndex
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
-from modelward.transfer.fetch import Partial
+from modelward.transfer.fetch import ENOUGH, Partial
 from modelward.transfer.pieces import PIECE, Extent
 from modelward.transfer.shares import Shares
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, wrong
@@ -34,6 +35,7 @@ POLL = 0.5  # seconds between two looks at what a neighbour has
 FIRST = 3.0  # seconds to wait for neighbours' first answers before the repository is asked
 STALL = 5.0  # seconds, at least, without any piece before somebody is not counted on any more
 SLOW = 3.0  # ... or so many times what one of one's own pieces took
+FAR = 4  # times as fast as all neighbours: the repository is asked for what is theirs to bring
 FAILURES = 3  # of a neighbour, before it is left alone
 
 TICK = 0.1  # seconds between two looks at how far things are
@@ -151,6 +153,14 @@ class _Swarm:
         self._hoped = self._clock()  # when there last was somebody who might bring something
         self._moved = self._clock()  # when a piece last arrived
         self._slowest = 0.0  # seconds that a piece took from the repository
+        self._far_rate = max(  # bytes a second; 0 if not known
+            (each.rate for each in sources.for_blobs() if each.source.kind is not Kind.NEIGHBOUR),
+            default=0.0,
+        )
+        self._near_rate: float | None = None  # of all neighbours, while they were last looked at
+        self._near_bytes = 0  # that they brought ...
+        self._is_doubtful = False  # whether they brought any
+        self._looked = self._clock()  # ... since they were
         self._arrived = 0  # bytes since the caller was last told
 
     def run(self, standings: Sequence[Standing], go_on: Callable[[], None]) -> bool:
@@ -235,15 +245,44 @@ class _Swarm:
         """Wait for a piece that is this device's to bring; None when there is nothing to do."""
         with self._changed:
             while not self._over and self._shares.missing:
+                self._look_at_neighbours()
                 number = self._shares.take_own()
+                if number is None and self._is_held_up():
+                    number = self._shares.take_any()
                 if number is not None:
                     return number
                 self._changed.wait(POLL)
-                now = self._clock()
-                if now - self._moved > max(STALL, SLOW * self._slowest):
-                    self._shares.count_on_fewer()
-                    self._moved = now
             return None
+
+    def _look_at_neighbours(self) -> None:
+        """Now and then, see how fast they are all together.
+
+        If nothing comes, one less is counted on; if then still nothing comes, that is their rate:
+        there is no point in giving up one after the other.
+        """
+        now = self._clock()
+        patience = max(STALL, SLOW * self._slowest)
+        seconds, came = now - self._looked, self._near_bytes
+        if seconds <= patience:
+            return
+        self._looked, self._near_bytes = now, 0
+        if not came:
+            if now - self._moved <= patience:
+                return  # there was enough to bring from the repository
+            if not self._is_doubtful:
+                self._is_doubtful = True
+                self._shares.count_on_fewer()
+                return
+        self._is_doubtful = not came
+        self._near_rate = came / seconds
+
+    def _is_held_up(self) -> bool:
+        """Tell whether the repository is so much faster that the uplink need not be spared."""
+        if self._near_rate is None:
+            return False
+        if not self._far_rate:  # one piece tells, if it is still of use then
+            return self._shares.missing * PIECE > STALL * self._near_rate
+        return FAR * self._near_rate < self._far_rate
 
     def _from_afar(self, number: int, buffer: memoryview) -> None:
         """Bring a piece from the first who delivers it: the repository or a mirror of it.
@@ -315,7 +354,7 @@ class _Swarm:
     # --- any of them
 
     def _bring(self, number: int, standing: Standing, buffer: memoryview, open_: Open) -> None:
-        """Bring one piece and keep it, if it is what the index says.
+        """Bring one piece and keep it, if it is what the index says and nobody was faster.
 
         Raises:
             Refused: It is not.
@@ -323,6 +362,7 @@ class _Swarm:
         """
         piece = self._pieces[number]
         length, name = piece.stop - piece.start, standing.source.name
+        is_near = standing.source.kind is Kind.NEIGHBOUR
         view = self._partial.place(buffer, piece.start, length)
         began, filled = self._clock(), 0
         self._check_is_on()
@@ -332,12 +372,21 @@ class _Swarm:
                 if not count:
                     raise Unavailable(f"{name} ended early")
                 filled += count
+                with self._changed:
+                    self._near_bytes += count if is_near else 0
+                    if self._shares.is_here(number):
+                        return  # somebody faster brought it
             reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
         if not pieces.matches(piece, view):
             raise wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
         with self._changed:
             self._check_is_on()
-            self._sources.delivered(standing, length, self._clock() - began)
+            seconds = max(self._clock() - began, 1e-6)
+            self._sources.delivered(standing, length, seconds)
+            if not is_near and length >= ENOUGH:
+                self._far_rate = length / seconds
+            if self._shares.is_here(number):
+                return
             self._partial.write(piece.start, view)
             self._shares.arrived(number, name)
             self._moved = self._clock()
