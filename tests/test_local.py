@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -139,10 +140,30 @@ def test_revoked_release_whose_kept_one_was_replaced_is_not_left(world, run):
     assert version(world) == "1.1.0"
 
 
-def revoke(world: World, revoked: str, offer: str) -> None:
+def test_revoking_one_model_does_not_end_the_soak_of_another(world, run):
+    health(world, PASS, soak="1h")
+    world.publish("2.0.0", TOKENIZER)
+    run("update")
+    until = run("status")["on_trial_until"]
+    revoke(world, "1.1.0", offer="1.0.0", beside={TOKENIZER: Entry("2.0.0")})
+    for _ in range(2):
+        assert run("update")["running"] == {MODEL: "1.0.0", TOKENIZER: "2.0.0"}
+        status = run("status")
+        assert [name for name, its in status["models"].items() if its["on_trial"]] == [TOKENIZER]
+        assert status["on_trial_until"] == until
+        assert TOKENIZER not in status["floors"]["releases"]
+    run("rollback", TOKENIZER)
+    assert {name: its["version"] for name, its in run("status")["models"].items()} == {
+        MODEL: "1.0.0"
+    }
+
+
+def revoke(
+    world: World, revoked: str, offer: str, beside: Mapping[str, Entry] | None = None
+) -> None:
     """Have the channel revoke a version and offer an older one."""
     holder = Thief(world, KEYS)
-    holder.offer({MODEL: Entry(offer, revoked=(revoked,))})
+    holder.offer({MODEL: Entry(offer, revoked=(revoked,)), **(beside or {})})
 
 
 # --- gate 12

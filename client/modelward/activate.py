@@ -60,7 +60,7 @@ def activate(
     Args:
         device: The device, whose lock the caller holds.
         staged: New releases by model, staged.
-        kept: Releases to go back to in the same switch, which ran here before.
+        kept: Releases to go back to in the same switch, which ran here before: not on trial.
         now: Trusted time.
         passed: Is told what was found.
 
@@ -82,7 +82,7 @@ def activate(
         raise
     on_trial = bool(staged) and bool(settings.command or settings.soak)
     until = now + timedelta(seconds=settings.soak)
-    trials.switch({**staged, **kept}, until, confirmed=not on_trial)
+    trials.switch(staged, until, confirmed=not on_trial, kept=kept)
     if on_trial:
         _run_command(device, staged, now, passed)
         if settings.soak:

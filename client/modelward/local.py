@@ -9,7 +9,6 @@ from modelward import fastpath, intact
 from modelward.device import Device
 from modelward.errors import Gate, Refused, RolledBack, UsageError
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.journal import Pin
 from modelward.install import fsops, space
 from modelward.trust import clock
 
@@ -83,10 +82,7 @@ def pin(device: Device, models: Sequence[str]) -> dict[str, str]:
     with _held(device):
         installed = device.slots.installed()
         _check_installed(installed, models)
-        slots = {model: installed.active[model] for model in models or installed.active}
-        device.trials.pin(
-            {model: Pin(slot, installed.number, _PINNED) for model, slot in slots.items()}
-        )
+        slots = device.trials.pin(models or list(installed.active), _PINNED)
         return {model: slot.version for model, slot in slots.items()}
 
 

@@ -11,14 +11,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from modelward.formats.installed import Slot
-from modelward.formats.journal import Pin
 from modelward.formats.release import Release
 from tests.crash import sticks
 from tests.install.site import MODEL, Site, chain
 
 OTHER = "other"
 ONE, TWO, THREE, FOUR, FIVE = (chain(f"{number}.0.0", number) for number in range(1, 6))
-ELSE = chain("7.0.0", 7, model=OTHER)
+ELSE, ELSE_TWO = (chain(f"{number}.0.0", number, model=OTHER) for number in (7, 8))
 HOUR = timedelta(hours=1)
 
 
@@ -71,8 +70,7 @@ def fail(site: Site) -> None:
 
 def pin(site: Site) -> None:
     """Pin what runs."""
-    installed = site.slots.installed()
-    site.trials.pin({MODEL: Pin(installed.active[MODEL], installed.number, "by hand")})
+    site.trials.pin([MODEL], "by hand")
 
 
 def fetch(site: Site) -> None:
@@ -87,6 +85,30 @@ def fetch(site: Site) -> None:
                 partial.write(0, content[:half])
             partial.finish()
     site.install(THREE)
+
+
+def two_models(site: Site) -> None:
+    """Let 3.0.0 be on trial, and another model have a release to go back to."""
+    site.install(ONE, ELSE)
+    site.install(TWO, ELSE_TWO)
+    site.try_out(THREE, until=site.now + HOUR)
+
+
+def back(site: Site) -> None:
+    """Let that other model go back, as when what it runs is revoked."""
+    kept = {ELSE.model: site.slots.installed().previous[ELSE.model]}
+    site.trials.switch({}, site.now, confirmed=True, kept=kept)
+
+
+def the_trial_fails(site: Site, *, ended: bool) -> None:
+    """Require that the other model runs what it ran, or what it went back to, then and now."""
+    runs = site.versions(ELSE.model)
+    assert runs in ({("7.0.0", "8.0.0")} | (set() if ended else {("8.0.0", "7.0.0")}))
+    assert site.trials.on_trial().keys() == {MODEL}
+    site.trials.roll_back("no good", site.now)
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.versions(ELSE.model) == runs
+    site.try_out(THREE, until=site.now + HOUR)
 
 
 SCENARIOS = {
@@ -110,6 +132,9 @@ SCENARIOS = {
         "1.0.0",
     ),
     "pin": Scenario(two, pin, "2.0.0", "2.0.0"),
+    "another goes back during a trial": Scenario(
+        two_models, back, "3.0.0", "3.0.0", then=the_trial_fails
+    ),
     "collect": Scenario(littered, lambda site: site.trials.collect(), "2.0.0", "2.0.0"),
     "fetch and install": Scenario(two, fetch, "2.0.0", "3.0.0"),
     "import": Scenario(

@@ -93,10 +93,10 @@ class Site:
         """Return an active release's file."""
         return self.state / "current" / model / path
 
-    def versions(self) -> tuple[str | None, str | None]:
+    def versions(self, model: str = MODEL) -> tuple[str | None, str | None]:
         """Return the version that runs and the one to fall back to."""
         installed = self.slots.installed()
-        found = (installed.active.get(MODEL), installed.previous.get(MODEL))
+        found = (installed.active.get(model), installed.previous.get(model))
         return tuple(slot.version if slot else None for slot in found)  # type: ignore[return-value]
 
     def problems(self) -> list[tuple[str, str]]:

@@ -6,7 +6,14 @@ from datetime import timedelta
 import pytest
 
 from modelward.formats.floors import Floors
-from modelward.formats.journal import FIRST_WAIT, LONGEST_WAIT, MAX_INTERRUPTED, MAX_TRIES, Phase
+from modelward.formats.journal import (
+    FIRST_WAIT,
+    LONGEST_WAIT,
+    MAX_INTERRUPTED,
+    MAX_TRIES,
+    Phase,
+    Pin,
+)
 from modelward.install.trial import MAX_STARTS
 from tests.install.site import MODEL, Site, chain
 
@@ -111,6 +118,110 @@ def test_a_release_during_a_trial_replaces_what_is_on_trial(on_trial):
     on_trial.trials.commit()
     assert on_trial.versions() == ("4.0.0", "2.0.0")
     assert on_trial.leftovers() == []
+
+
+@pytest.fixture
+def two_models(tmp_path) -> Site:
+    """A device on which 3.0.0 is on trial; the other model runs 2.0.0, with 1.0.0 kept."""
+    site = Site(tmp_path / "state")
+    site.install(ONE, OTHER)
+    site.install(TWO, OTHER_TWO)
+    site.try_out(THREE, until=site.now + HOUR)
+    site.trials.healthy()
+    return site
+
+
+def revoke_other(site: Site) -> None:
+    kept = {"other": site.slots.installed().previous["other"]}
+    site.trials.switch({}, site.now, confirmed=True, kept=kept)
+    site.trials.collect()
+
+
+def by_hand(site: Site) -> None:
+    site.trials.go_back({"other": site.slots.installed().previous["other"]}, "by hand")
+
+
+def runs(site: Site) -> dict[str, str]:
+    return {model: slot.version for model, slot in site.slots.installed().active.items()}
+
+
+@pytest.mark.parametrize("go_back", [revoke_other, by_hand])
+def test_another_model_that_goes_back_ends_no_trial(two_models, go_back):
+    before = two_models.trials.journal.trial
+    go_back(two_models)
+    two_models.trials.recover(two_models.now)
+    assert runs(two_models) == {MODEL: "3.0.0", "other": "1.0.0"}
+    assert two_models.trials.on_trial().keys() == {MODEL}
+    after = two_models.trials.journal.trial
+    assert replace(after, good=before.good, generation=before.generation) == before
+    assert two_models.device.floors.load().releases[MODEL] == 2
+
+
+@pytest.mark.parametrize("go_back", [revoke_other, by_hand])
+def test_a_trial_that_fails_does_not_undo_that_another_model_went_back(two_models, go_back):
+    go_back(two_models)
+    two_models.trials.roll_back("it is no good", two_models.now)
+    two_models.trials.recover(two_models.now)
+    assert runs(two_models) == {MODEL: "2.0.0", "other": "1.0.0"}
+    failed = two_models.trials.journal.failed.values()
+    assert [(item.model, item.version) for item in failed] == [(MODEL, "3.0.0")]
+    assert set(two_models.trials.journal.pins) == ({"other"} if go_back is by_hand else set())
+    assert two_models.problems() == two_models.leftovers() == []
+
+
+@pytest.mark.parametrize("go_back", [revoke_other, by_hand])
+def test_a_cut_while_another_model_goes_back_during_a_trial(two_models, go_back, monkeypatch):
+    def cut(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(two_models.trials._slots, "switch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        go_back(two_models)
+    monkeypatch.undo()
+    two_models.trials.recover(two_models.now)
+    once = two_models.tree()
+    two_models.trials.recover(two_models.now)
+    assert two_models.tree() == once
+    assert runs(two_models) == {MODEL: "3.0.0", "other": "1.0.0"}
+    two_models.trials.roll_back("it is no good", two_models.now)
+    assert runs(two_models) == {MODEL: "2.0.0", "other": "1.0.0"}
+
+
+def test_a_model_that_goes_back_together_with_a_new_release_on_trial(site):
+    site.install(OTHER)
+    site.install(OTHER_TWO)
+    kept = {"other": site.slots.installed().previous["other"]}
+    site.trials.switch({MODEL: site.stage(THREE)}, site.now + HOUR, confirmed=False, kept=kept)
+    assert site.trials.on_trial().keys() == {MODEL}
+    site.trials.roll_back("it is no good", site.now)
+    assert runs(site) == {MODEL: "2.0.0", "other": "1.0.0"}
+
+
+def test_a_release_on_trial_that_is_revoked_ends_its_trial(two_models):
+    kept = {MODEL: two_models.slots.installed().previous[MODEL]}
+    two_models.trials.switch({}, two_models.now, confirmed=True, kept=kept)
+    two_models.trials.recover(two_models.now)
+    assert two_models.versions() == ("2.0.0", "1.0.0")
+    assert two_models.trials.journal.trial is None
+    assert two_models.device.floors.load().releases[MODEL] == 2
+
+
+def test_a_release_without_a_soak_joins_an_open_trial(two_models):
+    """The settings may have changed since that trial began."""
+    until = two_models.trials.journal.trial.until
+    slots = {"other": two_models.stage(chain("3.0.0", 3, model="other"))}
+    two_models.trials.switch(slots, two_models.now, confirmed=True)
+    trial = two_models.trials.journal.trial
+    assert (trial.phase, trial.until) == (Phase.TRIAL, until)
+    assert two_models.trials.on_trial().keys() == {MODEL, "other"}
+
+
+def test_a_pin_during_a_trial_that_fails_holds(two_models):
+    two_models.trials.pin([MODEL, "other"], "by hand")
+    two_models.trials.roll_back("it is no good", two_models.now)
+    two_models.trials.recover(two_models.now)
+    pins = two_models.trials.journal.pins
+    assert pins == {"other": Pin(two_models.slots.installed().active["other"], 2, "by hand")}
 
 
 def test_a_device_that_is_started_again_and_again_goes_back(on_trial):

@@ -4,7 +4,9 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -13,12 +15,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from modelward.formats.installed import Slot
 from modelward.install import syscalls
 from modelward.install.trial import MAX_STARTS
 from tests.crash.disk import CALLS
 from tests.install.site import MODEL, Site, chain
 
-RELEASES = [chain(f"{number}.0.0", number) for number in range(1, 13)]
+OTHER = "other"
+BOTH = {MODEL, OTHER}
+MODELS = st.sampled_from(sorted(BOTH))
+release = cache(lambda model, number: chain(f"{number}.0.0", number, model=model))
 SOAK = timedelta(hours=1)
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -36,71 +42,124 @@ class Device(RuleBasedStateMachine):
         self.fsync = mock.patch.object(os, "fsync", return_value=None)
         self.fsync.start()
         self.site = Site(self.place / "state")
-        self.next = 0
-        self.good: tuple[str | None, str | None] = (
-            None,
-            None,
-        )  # what runs when nothing is on trial
-        self.trial: str | None = None
-        self.floor = 0
+        self.next = dict.fromkeys(BOTH, 0)
+        # By model, what runs and what is kept when nothing is on trial; what is on trial.
+        self.good: dict[str, tuple[str | None, str | None]] = dict.fromkeys(BOTH, (None, None))
+        self.trial: dict[str, str] = {}
+        self.floors = dict.fromkeys(BOTH, 0)
         self.starts = 0
         self.seen = False
-        self.failed: set[str] = set()
-        self.pinned: str | None = None
+        self.failed: set[tuple[str, str]] = set()
+        self.pinned: dict[str, str] = {}
 
     def teardown(self) -> None:
         self.fsync.stop()
         shutil.rmtree(self.place)
 
-    def _release(self):
-        self.next += 1
-        return RELEASES[self.next - 1]
+    def _release(self, model: str):
+        self.next[model] += 1
+        return release(model, self.next[model])
 
-    def _confirmed(self, version: str) -> None:
-        self.good = (version, self.good[0])
-        self.floor = int(version.split(".", maxsplit=1)[0])
-        self.trial = None
+    def _kept(self, model: str) -> dict[str, Slot]:
+        """Return what a model would go back to."""
+        kept = self.site.slots.installed().previous.get(model)
+        return {model: kept} if kept else {}
 
-    can_release = precondition(lambda self: self.next < len(RELEASES))
-    on_trial = precondition(lambda self: self.trial is not None)
-    at_rest = precondition(lambda self: self.trial is None)
+    def _confirmed(self, model: str, version: str) -> None:
+        self.good[model] = (version, self.good[model][0])
+        self.floors[model] = int(version.split(".", maxsplit=1)[0])
 
-    @can_release
+    def _joins(self, model: str, version: str) -> None:
+        self.trial[model] = version
+        self.starts, self.seen = 0, False
+
+    def _goes_back(self, model: str) -> None:
+        if model in self.trial:
+            del self.trial[model]
+        else:
+            self.good[model] = self.good[model][::-1]
+
+    def _fails(self) -> None:
+        self.failed |= set(self.trial.items())
+        for model, version in self.trial.items():
+            if self.pinned.get(model) == version:
+                del self.pinned[model]
+        self.trial = {}
+
+    on_trial = precondition(lambda self: self.trial)
+    at_rest = precondition(lambda self: not self.trial)
+
     @at_rest
-    @rule()
-    def install(self) -> None:
-        item = self._release()
+    @rule(model=MODELS)
+    def install(self, model: str) -> None:
+        item = self._release(model)
         self.site.install(item)
-        self._confirmed(item.version)
+        self._confirmed(model, item.version)
 
-    @can_release
-    @rule()
-    def try_out(self) -> None:
-        item = self._release()
+    @rule(model=MODELS)
+    def try_out(self, model: str) -> None:
+        item = self._release(model)
         self.site.try_out(item, until=self.site.now + SOAK)
-        self.trial, self.starts, self.seen = item.version, 0, False
+        self._joins(model, item.version)
 
-    @can_release
-    @rule()
-    def probe_fails(self) -> None:
-        item = self._release()
-        staged = {MODEL: self.site.stage(item)}
+    @on_trial
+    @rule(model=MODELS)
+    def install_without_soak(self, model: str) -> None:
+        """The settings have changed since the trial began, which goes on."""
+        item = self._release(model)
+        self.site.trials.switch({model: self.site.stage(item)}, self.site.now, confirmed=True)
+        if self.trial.keys() - {model}:
+            self._joins(model, item.version)
+        else:
+            self.site.trials.commit()
+            self.trial = {}
+            self._confirmed(model, item.version)
+
+    @rule(model=MODELS)
+    def revoke(self, model: str) -> None:
+        """Go back to what is kept of a model, on trial or not."""
+        kept = self._kept(model)
+        if not kept:
+            return
+        self.site.trials.switch({}, self.site.now, confirmed=True, kept=kept)
+        self._goes_back(model)
+        if not self.trial:
+            self.site.trials.commit()
+
+    @rule(model=MODELS)
+    def revoke_and_try_out(self, model: str) -> None:
+        """Go back to what is kept of a model while a release of the other comes."""
+        kept = self._kept(model)
+        if not kept:
+            return
+        (other,) = BOTH - {model}
+        item = self._release(other)
+        slots = {other: self.site.stage(item)}
+        self.site.trials.switch(slots, self.site.now + SOAK, confirmed=False, kept=kept)
+        self._goes_back(model)
+        self._joins(other, item.version)
+
+    @rule(model=MODELS)
+    def probe_fails(self, model: str) -> None:
+        item = self._release(model)
+        staged = {model: self.site.stage(item)}
         self.site.trials.begin(staged)
         self.site.trials.fail(staged, "no good", self.site.now)
-        self.failed.add(item.version)
+        self.failed.add((model, item.version))
 
     @on_trial
     @rule()
     def confirm(self) -> None:
         self.site.trials.commit()
-        self._confirmed(self.trial)
+        for model, version in self.trial.items():
+            self._confirmed(model, version)
+        self.trial = {}
 
     @on_trial
     @rule()
     def fall_ill(self) -> None:
         self.site.trials.roll_back("no good", self.site.now)
-        self.failed.add(self.trial)
-        self.trial = None
+        self._fails()
 
     @on_trial
     @rule()
@@ -111,26 +170,37 @@ class Device(RuleBasedStateMachine):
 
     @rule()
     def reboot(self) -> None:
-        self.site.boot += "+"
-        self.site.trials.recover(self.site.now)
+        self._start()
         if self.trial:
             self.starts, self.seen = self.starts + 1, False
             if self.starts > MAX_STARTS:
-                self.failed.add(self.trial)
-                self.trial = None
+                self._fails()
 
-    @at_rest
-    @precondition(lambda self: self.good[1] is not None)
-    @rule()
-    def go_back(self) -> None:
-        self.site.trials.go_back(self.site.slots.installed().previous, "by hand")
-        self.good = (self.good[1], self.good[0])
-        self.pinned = self.good[0]
+    def _start(self) -> None:
+        self.site.boot += "+"
+        self.site.trials.recover(self.site.now)
 
-    @rule()
-    def unpin(self) -> None:
-        self.site.trials.unpin([MODEL])
-        self.pinned = None
+    @rule(model=MODELS)
+    def go_back(self, model: str) -> None:
+        """Let the operator take back what is not on trial."""
+        kept = self._kept(model)
+        if model in self.trial or not kept:
+            return
+        self.site.trials.go_back(kept, "by hand")
+        self._goes_back(model)
+        self.pinned[model] = self.good[model][0]
+
+    @rule(model=MODELS)
+    def pin(self, model: str) -> None:
+        if model not in self.site.slots.installed().active:
+            return
+        self.site.trials.pin([model], "by hand")
+        self.pinned[model] = self.trial.get(model) or self.good[model][0]
+
+    @rule(model=MODELS)
+    def unpin(self, model: str) -> None:
+        self.site.trials.unpin([model])
+        self.pinned.pop(model, None)
 
     @rule(again=st.booleans())
     def recover(self, again: bool) -> None:
@@ -140,12 +210,38 @@ class Device(RuleBasedStateMachine):
             self.site.trials.recover(self.site.now)
             assert self.site.tree() == before
 
-    @can_release
     @at_rest
-    @rule(left=st.integers(0, 120))
-    def power_cut(self, left: int) -> None:
+    @rule(model=MODELS, left=st.integers(0, 120))
+    def power_cut(self, model: str, left: int) -> None:
         """Cut the power during an installation, at any call; then the device starts again."""
-        item = self._release()
+        item = self._release(model)
+        self._cut(left, lambda: self.site.install(item))
+        if self.site.versions(model)[0] == item.version:  # new, and then it is confirmed
+            self._confirmed(model, item.version)
+
+    @on_trial
+    @rule(model=MODELS, left=st.integers(0, 60), by_hand=st.booleans())
+    def power_cut_while_going_back(self, model: str, left: int, by_hand: bool) -> None:
+        """Cut the power while another model than that on trial goes back: it has, or has not."""
+        kept = self._kept(model)
+        if model in self.trial or not kept:
+            return
+        if by_hand:
+            self._cut(left, lambda: self.site.trials.go_back(kept, "by hand"))
+        else:
+            self._cut(
+                left,
+                lambda: self.site.trials.switch({}, self.site.now, confirmed=True, kept=kept),
+            )
+        if self.site.versions(model)[0] == kept[model].version:
+            self._goes_back(model)
+            if by_hand:
+                self.pinned[model] = kept[model].version
+        self.starts, self.seen = self.starts + 1, False
+        if self.starts > MAX_STARTS:
+            self._fails()
+
+    def _cut(self, left: int, act: Callable[[], object]) -> None:
         calls = iter(range(left))
 
         def wrapped(real):
@@ -160,24 +256,24 @@ class Device(RuleBasedStateMachine):
             for name in CALLS:
                 patch.setattr(syscalls, name, wrapped(getattr(syscalls, name)))
             with contextlib.suppress(Cut):
-                self.site.install(item)
-        self.site.boot += "+"
-        self.site.trials.recover(self.site.now)
-        if self.site.versions()[0] == item.version:  # new, and then it is confirmed
-            self._confirmed(item.version)
+                act()
+        self._start()
 
     @invariant()
     def is_as_it_should_be(self) -> None:
-        runs = (self.trial, self.good[0]) if self.trial else self.good
-        assert self.site.versions() == runs
-        assert not self.site.problems()
-        assert self.site.device.floors.load().releases.get(MODEL, 0) == self.floor
+        floors = self.site.device.floors.load().releases
         journal = self.site.trials.journal
-        assert (journal.trial is not None) == (self.trial is not None)
-        known = {failure.version for failure in journal.failed.values() if failure.times}
-        assert known == self.failed
-        pin = journal.pins.get(MODEL)
-        assert (pin.slot.version if pin else None) == self.pinned
+        for model, good in self.good.items():
+            trial = self.trial.get(model)
+            assert self.site.versions(model) == ((trial, good[0]) if trial else good)
+            assert floors.get(model, 0) == self.floors[model]
+        assert not self.site.problems()
+        assert (journal.trial is not None) == bool(self.trial)
+        on_trial = self.site.trials.on_trial().items()
+        assert {model: slot.version for model, slot in on_trial} == self.trial
+        known = journal.failed.values()
+        assert {(item.model, item.version) for item in known if item.times} == self.failed
+        assert {model: pin.slot.version for model, pin in journal.pins.items()} == self.pinned
 
 
 Device.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)

@@ -73,7 +73,7 @@ class Trials:
         if self._journals.set_damage_aside():
             notes.append("the journal was damaged and was set aside: what runs goes on running")
         before = self._journals.load()
-        installed = self._slots.installed()
+        installed = self._installed_after(before)
         journal = _without_void_pins(before, installed)
         if journal.probing:
             names = ", ".join(f"{model} {slot.version}" for model, slot in journal.probing.items())
@@ -87,6 +87,19 @@ class Trials:
             self._floors.mend()
         self._slots.sweep()
         return replace(recovered, notes=(*notes, *recovered.notes))
+
+    def _installed_after(self, journal: Journal) -> Installed:
+        """Return what is installed, once a switch that also changed `good` is done.
+
+        Such a switch is finished, not undone: the journal knows one `good`, and it is the new one.
+        """
+        installed = self._slots.installed()
+        trial = journal.trial
+        if trial is None or trial.good <= installed.number:
+            return installed
+        following = self._slots.generation(trial.generation)
+        self._slots.switch(following.number)
+        return following
 
     def _after_a_cut(self, journal: Journal, installed: Installed) -> Journal:
         """Return the journal with what the interrupted step meant to do brought to what it did."""
@@ -134,35 +147,65 @@ class Trials:
         self._journals.save(journal.with_failure(slots, reason, now))
         self._slots.retire(self.kept())
 
-    def switch(self, slots: Mapping[str, Slot], until: datetime, *, confirmed: bool) -> Installed:
-        """Make releases the running ones, all at once, on trial.
+    def switch(
+        self,
+        slots: Mapping[str, Slot],
+        until: datetime,
+        *,
+        confirmed: bool,
+        kept: Mapping[str, Slot] | None = None,
+    ) -> Installed:
+        """Make releases the running ones, all at once.
 
-        What is on trial already and is not replaced stays so, and goes back with these.
+        What is on trial already and is not replaced stays so, and goes back with the new ones.
 
         Args:
-            slots: The releases.
-            until: When the soak is over.
-            confirmed: Whether nothing remains to be judged: then only `commit` remains to be done.
+            slots: New releases, to go on trial.
+            until: When their soak is over.
+            confirmed: Whether nothing remains to be judged of them: then only `commit` remains to
+                be done, unless others are on trial.
+            kept: Releases that ran here before, to go back to, whatever becomes of a trial.
         """
         journal = replace(self.journal, probing={})
-        installed = self._slots.installed()
-        open_trial = journal.trial
-        good = self._slots.generation(open_trial.good) if open_trial else installed
-        following = replace(
-            good.with_releases({**installed.changed_since(good), **slots}),
-            number=installed.number + 1,
-        )
-        trial = Trial(
-            phase=Phase.COMMITTING if confirmed else Phase.TRIAL,
-            good=good.number,
-            generation=following.number,
-            until=until.replace(microsecond=0),
-            boot=self._boot(),
-        )
+        kept = kept or {}
+        installed, good = self._installed_and_good(journal)
+        moved = {**kept, **slots}
+        others = _without(installed.changed_since(good), moved)
+        if confirmed and not others:
+            following = replace(good.with_releases(moved), number=installed.number + 1)
+            trial = self._trial(Phase.COMMITTING, good, following, until)
+        else:
+            good = self._prepared_good(good, installed, kept)
+            following = _on_trial(good, installed, {**others, **slots})
+            trial = self._trial(Phase.TRIAL, good, following, until)
+            if others and journal.trial:
+                trial = _joined(journal.trial, trial, alone=not slots)
         self._slots.prepare(following)
         self._journals.save(replace(journal, trial=trial))
         self._slots.switch(following.number)
         return following
+
+    def _trial(self, phase: Phase, good: Installed, following: Installed, until: datetime) -> Trial:
+        until = until.replace(microsecond=0)
+        return Trial(phase, good.number, following.number, until, self._boot())
+
+    def _installed_and_good(self, journal: Journal) -> tuple[Installed, Installed]:
+        """Return what runs, and what is gone back to if a trial fails."""
+        installed, trial = self._slots.installed(), journal.trial
+        return installed, self._slots.generation(trial.good) if trial else installed
+
+    def _prepared_good(
+        self, good: Installed, installed: Installed, kept: Mapping[str, Slot]
+    ) -> Installed:
+        """Return the generation to go back to, with releases in it that are not on trial.
+
+        It is made beside the one that was good: a trial that fails must not undo them.
+        """
+        changed = replace(good.with_releases(kept), number=installed.number + 1)
+        if not changed.changed_since(good):
+            return good
+        self._slots.prepare(changed)
+        return changed
 
     def healthy(self) -> None:
         """Note that what is on trial was found healthy.
@@ -204,15 +247,14 @@ class Trials:
             return self._slots.installed()
         good = self._slots.generation(trial.good)
         bad = self._slots.installed().changed_since(good)
-        pins = {
-            model: Pin(good.active[model], good.number, reason)
-            for model in bad
-            if pin and model in good.active
-        }
+        pins = {model: held for model, held in journal.pins.items() if bad.get(model) != held.slot}
+        if pin:
+            at = {model: good.active[model] for model in bad if model in good.active}
+            pins |= {model: Pin(slot, good.number, reason) for model, slot in at.items()}
         journal = replace(
             journal.with_failure(bad, reason, now),
             trial=replace(trial, phase=Phase.RETURNING),
-            pins={**journal.pins, **pins},
+            pins=pins,
         )
         try:
             self._journals.save(journal)
@@ -227,21 +269,37 @@ class Trials:
         """Switch to kept releases by the operator's word, and pin them.
 
         One atomic replacement of the journal and one switch: a cut between them makes the pins
-        void, as they hold only from the generation that was never switched to.
+        void, as they hold only from the generation that was never switched to. During a trial of
+        other models it is finished instead; that trial goes on.
         """
-        installed = self._slots.installed()
-        following = installed.with_releases(slots)
-        pins = {model: Pin(slot, following.number, reason) for model, slot in slots.items()}
+        journal = self.journal
+        installed, good = self._installed_and_good(journal)
+        trial, since = journal.trial, installed.number + 1
+        if trial is None:
+            following = installed.with_releases(slots)
+        else:
+            good = self._prepared_good(good, installed, slots)
+            on_trial = _without(installed.changed_since(good), slots)
+            following = _on_trial(good, installed, on_trial)
+            trial = replace(trial, good=good.number, generation=following.number)
+        pins = {model: Pin(slot, since, reason) for model, slot in slots.items()}
         self._slots.prepare(following)
-        self.pin(pins)
+        self._journals.save(replace(journal, trial=trial, pins={**journal.pins, **pins}))
         self._slots.switch(following.number)
         self._slots.retire(self.kept())
         return following
 
-    def pin(self, pins: Mapping[str, Pin]) -> None:
-        """Let models stay as they are."""
+    def pin(self, models: Collection[str], reason: str) -> dict[str, Slot]:
+        """Let models stay as they are; return what they run.
+
+        It outlasts a trial of other models that fails.
+        """
         journal = self.journal
+        installed, good = self._installed_and_good(journal)
+        slots = {model: installed.active[model] for model in models}
+        pins = {model: Pin(slot, good.number, reason) for model, slot in slots.items()}
         self._journals.save(replace(journal, pins={**journal.pins, **pins}))
+        return slots
 
     def unpin(self, models: Collection[str]) -> None:
         """Let models be updated again."""
@@ -298,3 +356,20 @@ class Trials:
 def _without_void_pins(journal: Journal, installed: Installed) -> Journal:
     pins = {model: pin for model, pin in journal.pins.items() if pin.since <= installed.number}
     return replace(journal, pins=pins)
+
+
+def _without(slots: Mapping[str, Slot], others: Collection[str]) -> dict[str, Slot]:
+    return {model: slot for model, slot in slots.items() if model not in others}
+
+
+def _on_trial(good: Installed, installed: Installed, slots: Mapping[str, Slot]) -> Installed:
+    """Return the next generation: the good one, but for releases on trial."""
+    number = max(good.number, installed.number) + 1
+    return replace(good.with_releases(slots), number=number)
+
+
+def _joined(before: Trial, trial: Trial, *, alone: bool) -> Trial:
+    """Return the trial of what is on trial already and of what joins it, if anything does."""
+    if alone:
+        return replace(before, good=trial.good, generation=trial.generation)
+    return replace(trial, until=max(before.until, trial.until))
