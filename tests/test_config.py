@@ -194,3 +194,11 @@ def test_address(url):
 def test_bad_address(url):
     with pytest.raises(UsageError, match="is not a repository's address"):
         check_repository(url)
+
+
+@pytest.mark.parametrize(("stuck", "timeout"), [("60s", "60s"), ("1m", "2m"), ("59s", None)])
+def test_a_check_is_not_stuck_while_it_tries_a_model(tmp_path, stuck, timeout):
+    settings = {"repository": "https://a.example", "device_id": "a", "run": {"stuck": stuck}}
+    settings["health"] = {"timeout": timeout} if timeout else {}
+    with pytest.raises(UsageError, match=r"`stuck` in \[run\] .*`timeout` in \[health\]"):
+        from_settings(tmp_path, settings)

@@ -40,6 +40,20 @@ def test_unimportant_lines_spare_the_flash() -> None:
     assert not out.getvalue()
 
 
+def test_what_a_full_disk_held_back_is_written_once_there_is_room(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as out:
+        log = Log(out, lambda: NOW)
+        target = os.dup(out.fileno())
+        with Path("/dev/full").open("w") as full:
+            os.dup2(full.fileno(), out.fileno())
+        log(Level.ERROR, "checked", "first")
+        os.dup2(target, out.fileno())
+        os.close(target)
+        log(Level.ERROR, "checked", "second")
+        log.close()
+    assert (tmp_path / "log").read_text().count("\n") == 2
+
+
 def test_the_journal_is_known_by_its_inode(tmp_path: Path) -> None:
     with (tmp_path / "journal").open("w") as journal, (tmp_path / "other").open("w") as other:
         status = os.fstat(journal.fileno())

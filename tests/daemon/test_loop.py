@@ -1,10 +1,12 @@
-"""When the daemon looks next, by how the last check ended."""
+"""When the daemon looks next, by how the last check ended; what it survives."""
 
+import errno
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from modelward.daemon import loop
 from modelward.daemon.loop import Daemon
 from modelward.daemon.notify import Notifier
 from modelward.errors import Gate, ModelwardError, NotNow, Unavailable
@@ -43,3 +45,25 @@ def test_waiting_for_the_hour_to_fetch_is_no_failure(daemon: Daemon) -> None:
 def test_it_is_there_when_the_hour_comes(daemon: Daemon) -> None:
     pauses(daemon, Unavailable("nobody answers"), 5)
     assert pauses(daemon, NotNow("", "", Gate.FETCH, 90), 1) == [90 + 60]
+
+
+def test_neighbours_are_served_once_a_process_can_be_had(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def no_process(_: object) -> object:
+        tries.append(daemon.clock())
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(loop.Serving, "start", no_process)
+    monkeypatch.setitem(RUN, "serve", True)
+    daemon._read_settings()
+    at = 1000.0
+    daemon.clock = lambda: at
+    daemon._keep_serving()
+    daemon._keep_serving()
+    at += loop.SERVE_AGAIN
+    daemon._keep_serving()
+    assert tries == [1000.0, at]
+    assert daemon._serving is None

@@ -1,5 +1,6 @@
 """The real command, in a process of its own, over real HTTP."""
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
+import pytest
 from werkzeug.wrappers import Response
 
 from modelward.errors import ExitCode
@@ -168,7 +170,9 @@ def test_a_check_that_is_stuck_is_ended(world: World) -> None:
         never.wait(PATIENCE)
         return Response(honest)
 
-    configure(world.device, stuck="1", interval='"1h"', jitter="0")
+    file = world.device / "modelward.toml"
+    file.write_text(file.read_text().replace("[run]", "[health]\ntimeout = 1\n[run]"))
+    configure(world.device, stuck="1.5", interval='"1h"', jitter="0")
     with world.serve() as server:
         world.publish("1.1.0")
         server.lie(r"/metadata/timestamp", hang)
@@ -219,6 +223,44 @@ def test_a_child_without_a_daemon_begins_nothing_more(world: World) -> None:
         with Running(world, server, "--once") as next_one:
             assert next_one.process.wait(PATIENCE) == ExitCode.DONE
         assert world.read_model()[0] == "1.1.0"
+
+
+@pytest.mark.parametrize("whom", ["the check", "the daemon"])
+def test_the_command_dies_with_the_check_and_with_the_daemon(
+    world: World, tmp_path: Path, whom: str
+) -> None:
+    pids = tmp_path / "pids"
+    script = f"sleep 600 & echo $$ $! > {pids}.new; mv {pids}.new {pids}; wait"
+    file = world.device / "modelward.toml"
+    health = f"[health]\ntimeout = 600\ncommand = {json.dumps(['/bin/sh', '-c', script])}\n"
+    file.write_text(file.read_text().replace("[run]", f"{health}[run]"))
+    world.publish("1.1.0")
+    with world.serve() as server, Running(world, server) as daemon:
+        assert until(pids.exists)
+        if whom == "the daemon":
+            daemon.process.kill()
+        else:
+            os.killpg(child_of(daemon.process.pid), signal.SIGKILL)  # as Worker.kill does
+            ended = daemon.wait_for("checked")
+            assert "the next check finishes or undoes" in ended["advice"]
+        for pid in pids.read_text().split():
+            assert until(lambda pid=pid: not runs(int(pid)))
+
+
+def test_it_outlives_a_log_on_a_full_disk(world: World) -> None:
+    with world.serve() as server, Path("/dev/full").open("w") as full:
+        world.publish("1.1.0")
+        arguments = ["--state", str(world.device), "--repository", server.url]
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "modelward", "run", *arguments],
+            env=clean_environment(),
+            stdout=full,
+        )
+        try:
+            assert until(lambda: world.read_model()[0] == "1.1.0")
+        finally:
+            daemon.terminate()
+        assert daemon.wait(PATIENCE) == ExitCode.DONE
 
 
 def test_once(world: World) -> None:
@@ -319,6 +361,14 @@ def until(holds: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process runs: one that nobody waited for does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def falls_silent(listening: socket.socket) -> bool:

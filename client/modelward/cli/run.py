@@ -76,6 +76,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
         log=log,
         notifier=Notifier.of(os.environ, os.getpid()),
     )
-    if options.once:
-        return daemon.once()
-    return daemon.run(wait=options.wait)
+    try:
+        return daemon.once() if options.once else daemon.run(wait=options.wait)
+    finally:
+        log.close()

@@ -160,6 +160,14 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
             check_name(name)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    run = RunSettings.parse(settings.get(RunSettings.NAME, {}))
+    health = HealthSettings.parse(settings.get(HealthSettings.NAME, {}))
+    if run.stuck <= health.timeout:
+        raise UsageError(
+            f"`stuck` in [run] is {run.stuck:g} seconds: a check would be ended while it tries a "
+            f"model, which may take {health.timeout:g} seconds (`timeout` in [health])",
+            "set `stuck` above `timeout`",
+        )
     return Config(
         state=state,
         repository=check_repository(text("repository")),
@@ -168,8 +176,8 @@ def from_settings(state: Path, settings: Mapping[str, Any]) -> Config:
         models=tuple(models),
         labels=labels,
         transfer=TransferSettings.parse(settings.get(TransferSettings.NAME, {})),
-        run=RunSettings.parse(settings.get(RunSettings.NAME, {})),
-        health=HealthSettings.parse(settings.get(HealthSettings.NAME, {})),
+        run=run,
+        health=health,
         fingerprint=str(settings.get(FINGERPRINT, "")),
         reports=ReportSettings.parse(settings.get(ReportSettings.NAME, {})),
         neighbours=NeighbourSettings.parse(settings.get(NeighbourSettings.NAME, {})),

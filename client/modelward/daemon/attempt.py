@@ -2,7 +2,7 @@
 
 The resident daemon starts `python -m modelward.daemon.attempt` with a job on standard input, as a
 JSON line, and reads events from standard output, a JSON line each. Standard input stays open: when
-it closes, the daemon is gone, and nothing more is begun.
+it closes, the daemon is gone, and nothing more is begun. The daemon's death ends it, too.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from modelward.config import Config
 from modelward.daemon.mend import mend
 from modelward.errors import ExitCode, Gate, ModelwardError, Unavailable
 from modelward.formats import strict
+from modelward.install import leash
 
 if TYPE_CHECKING:
     from modelward.device import Device
@@ -231,7 +232,11 @@ def _judge_trial(device: "Device", watch: Watch) -> None:
 
 
 def main() -> int:
-    """Do the job on standard input; end at the next safe point on SIGTERM or when it closes."""
+    """Do the job on standard input; end at the next safe point on SIGTERM or when it closes.
+
+    When the daemon dies it ends at once, as by `Worker.kill`: and with it what it had started.
+    """
+    leash.die_with(os.getppid(), signal.SIGKILL)  # had the daemon died before: input is closed
     told = False
 
     def note(_number: int, _frame: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, TextIO
 
 from modelward.formats import strict
@@ -63,7 +64,20 @@ class Log:
             self.out.flush()
         except BrokenPipeError:
             # Whoever read the log has gone: that must not end the daemon.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
+            self._write_to_nothing()
+        except OSError:
+            pass  # nor must a full disk: once there is room, what it holds back is written
+
+    def close(self) -> None:
+        """Write what is held back, or let go of it: Python would make an error of that at exit."""
+        try:
+            self.out.flush()
+        except OSError:
+            self._write_to_nothing()
+
+    def _write_to_nothing(self) -> None:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), self.out.fileno())
 
 
 def is_journal(out: TextIO, environment: Mapping[str, str]) -> bool:

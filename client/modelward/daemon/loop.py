@@ -260,8 +260,13 @@ class Daemon:
             self.log(Level.ERROR, "serve", f"serving neighbours ended with exit code {code}")
         wanted = self._schedule.settings.serve and not self._stopping
         if wanted and self._serving is None and self.clock() >= self._serve_at:
-            self._serving = Serving.start(Job(self.state, self._settings))
-            self.log(Level.INFO, "serve", "serves neighbours")
+            try:
+                self._serving = Serving.start(Job(self.state, self._settings))
+                self.log(Level.INFO, "serve", "serves neighbours")
+            except OSError as error:  # no memory or no process to be had, for now
+                self._serve_at = self.clock() + SERVE_AGAIN
+                reason = f"serving neighbours could not be started: {error.strerror}"
+                self.log(Level.ERROR, "serve", reason)
 
     def _stop_serving(self) -> None:
         if self._serving is not None:

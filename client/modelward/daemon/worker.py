@@ -38,8 +38,9 @@ class Worker:
     def start(cls, job: Job) -> Self:
         """Start a check.
 
-        The child leads a process group, so that what it started ends with it. Its code is not
-        looked for in the working directory (`-P`).
+        The child leads a process group; what it starts in others, to try a model, ends when it
+        does (`modelward.install.leash`, `modelward.install.confine`). Its code is not looked for in
+        the working directory (`-P`).
         """
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "modelward.daemon.attempt"],
@@ -95,7 +96,7 @@ class Worker:
             "outcome": "error",
             "exit_code": int(ExitCode.ERROR),
             "reason": f"the process that made the check ended {how} and did not say why",
-            "advice": "see its messages above; the running model was left as it was",
+            "advice": "see its messages above; the next check finishes or undoes what it had begun",
         }
 
     def stop(self) -> None:

@@ -285,7 +285,7 @@ def run_command(
         "MODELWARD_PATH": str(folder),
     }
     try:
-        ended = process.run(settings.command, {**environment, **told}, settings.timeout)
+        ended = process.run_leashed(settings.command, {**environment, **told}, settings.timeout)
     except OSError as error:
         raise RolledBack(
             f"{name} cannot be run: {error.strerror}", "correct `command` in [health]"

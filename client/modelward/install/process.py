@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from modelward.install import leash
+
 BLOCK = 1 << 16
 NAP = 0.1  # seconds between looks at a process, where the kernel does not say that it ended
 LAST_WORDS = 200  # characters of output that an error quotes
@@ -37,6 +39,21 @@ class Ended:
         lines = (self.output + b"\n" + self.errors).decode("utf-8", "replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f"{how}: {last[:LAST_WORDS]}" if last else how
+
+
+def run_leashed(command: Sequence[str], environment: Mapping[str, str], timeout: float) -> Ended:
+    """Run a command as `run` does; it dies, with whatever it started, when this process does, too.
+
+    For one that does not see to that itself.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+    ended = run(leash.arguments(command), environment, timeout)
+    if ended.errors.startswith(leash.UNSTARTED):
+        number = int(ended.errors.removeprefix(leash.UNSTARTED))
+        raise OSError(number, os.strerror(number))
+    return ended
 
 
 def run(  # noqa: PLR0913 - what to run, and every bound it runs under
