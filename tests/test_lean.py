@@ -30,7 +30,7 @@ SLOW = {
     *("argparse", "dataclasses", "inspect", "tomllib", "shutil", "subprocess", "ctypes"),
     *("concurrent.futures", "multiprocessing", "logging", "_strptime"),
     *("modelward.config", "modelward.device", "modelward.install", "modelward.trust"),
-    *("modelward.model", "modelward.update", "modelward.transfer.http"),
+    *("modelward.model", "modelward.opening", "modelward.update", "modelward.transfer.http"),
 }
 
 

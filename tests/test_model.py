@@ -148,7 +148,9 @@ def test_both_versions_were_tampered_with(site):
     installed = site.slots.installed()
     for kind in (installed.active, installed.previous):
         overwrite(site.slots.directory(MODEL, kind[MODEL]) / "files/model.onnx")
-    with pytest.raises(Refused, match=r"2\.0\.0 was changed .* and so was 1\.0\.0") as refusal:
+    with pytest.raises(
+        Refused, match=r"2\.0\.0 was changed .* and so was meter-reader 1\.0\.0"
+    ) as refusal:
         modelward.open_model(MODEL, site.state)
     assert "verify --repair" in refusal.value.advice
     assert {alarm.version for alarm in AlarmStore(site.state, {}).pending()} == {"1.0.0", "2.0.0"}
@@ -450,7 +452,9 @@ def test_too_many_files_is_no_alarm(site):
 
 
 def test_the_interface_is_one_page():
-    assert sorted(modelward.__all__) == ["Model", "Tensor", "Watch", "open_model", "watch"]
+    assert sorted(modelward.__all__) == [
+        "Model", "Models", "Tensor", "Watch", "open_model", "open_models", "watch"
+    ]  # fmt: skip
     assert all(getattr(modelward, name).__doc__ for name in modelward.__all__)
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         _ = modelward.other

@@ -5,7 +5,7 @@ and a repair lead it to another folder; nothing else does.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 INTERVAL = 1.0  # seconds between two looks
@@ -26,17 +26,15 @@ def place(state: Path, name: str) -> Place:
 
 def wait(
     state: Path,
-    name: str,
-    seen: Place,
+    seen: Mapping[str, Place],
     timeout: float | None,
     pause: Callable[[float], object] = time.sleep,
 ) -> bool:
-    """Wait until another folder runs than the one that was seen.
+    """Wait until another folder runs than the one that was seen, of any of some models.
 
     Args:
         state: The state directory.
-        name: The model.
-        seen: What ran before, from `place`.
+        seen: What ran before, from `place`, by model.
         timeout: Most seconds to wait; None for as long as it takes.
         pause: Waits so many seconds; one that returns true ends the wait.
 
@@ -44,7 +42,7 @@ def wait(
         Whether another one runs now.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    while place(state, name) == seen:
+    while all(place(state, name) == before for name, before in seen.items()):
         left = INTERVAL if until is None else min(INTERVAL, until - time.monotonic())
         if left <= 0 or pause(left):
             return False

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import BinaryIO, Self
 from modelward import follow
 from modelward.errors import Gate, Refused, UsageError
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.names import check_name
 from modelward.formats.tampering import Tampering
 from modelward.install import seals
 from modelward.install.alarms import AlarmStore
@@ -22,7 +21,6 @@ from modelward.install.seals import Seals
 from modelward.install.slots import Slots
 from modelward.install.store import Store
 from modelward.install.verified import ChangedError, OpenFile, Verifier
-from modelward.settings import state_directory
 from modelward.tensors import Tensors
 
 
@@ -36,12 +34,13 @@ class Model:
     Attributes:
         name: The model's name.
         version: The version that is open.
-        fallback: Whether this is the version before, because the current one was tampered with.
+        fallback: Whether this is the version before, because the current one was tampered with, or
+            is parted from one that was.
         files: Open binary files by path inside the release.
     """
 
     def __init__(
-        self, origin: "_Installation", slot: Slot, files: Mapping[str, OpenFile], *, fallback: bool
+        self, origin: "Installation", slot: Slot, files: Mapping[str, OpenFile], *, fallback: bool
     ) -> None:
         self.name = origin.name
         self.version = slot.version
@@ -87,7 +86,7 @@ class Model:
         Returns:
             Whether there is something to open anew.
         """
-        return follow.wait(self._origin.state, self.name, self._origin.seen, timeout)
+        return follow.wait(self._origin.state, {self.name: self._origin.seen}, timeout)
 
     def close(self) -> None:
         """Close all files. Tensors that were taken from them stay readable."""
@@ -104,59 +103,8 @@ class Model:
         return iter(self.files)
 
 
-def open_model(
-    name: str, state: str | os.PathLike[str] | None = None, *, strict: bool = False
-) -> Model:
-    """Open the model that is installed under a name.
-
-    If it was tampered with, an alarm is raised, and the version before it is opened instead: see
-    `Model.fallback`. An alarm is logged, and kept for `modelward status`.
-
-    Args:
-        name: The model's name.
-        state: The device's state directory; default $MODELWARD_STATE, then /var/lib/modelward.
-        strict: Hash every file, even if nothing has written to it since it was last hashed.
-
-    Raises:
-        UsageError: No such model is installed.
-        Refused: Neither version is what was approved; nothing of them was handed out.
-        OSError: This process may not open as many files, or may not read them.
-    """
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    place = state_of(state)
-    while True:
-        current = _current(place)
-        try:
-            origin = _Installation.of(place, name, strict=strict)
-            try:
-                return origin.open()
-            except ChangedError as changed:
-                if _current(place) == current:
-                    return origin.fall_back(changed)
-        except Refused:
-            if _current(place) == current:
-                raise
-        # An update came between: what was looked for may be gone, and rightly so.
-
-
-def state_of(state: str | os.PathLike[str] | None) -> Path:
-    """Return the state directory that is meant."""
-    return Path(state) if state is not None else state_directory(None, os.environ)
-
-
-def _current(state: Path) -> str | None:
-    """Return where the one link that is switched points to."""
-    try:
-        return os.readlink(state / "current")  # noqa: PTH115 - compared, not followed
-    except OSError:
-        return None
-
-
 @dataclass(frozen=True)
-class _Installation:
+class Installation:
     """How one model is installed at one moment.
 
     Attributes:
@@ -174,21 +122,41 @@ class _Installation:
     strict: bool
 
     @classmethod
-    def of(cls, state: Path, name: str, *, strict: bool) -> Self:
-        """Look at what is installed.
+    def of(cls, state: Path, names: Iterable[str], *, strict: bool) -> dict[str, Self]:
+        """Look once at what is installed, for several models.
 
         Raises:
-            UsageError: No such model is.
+            UsageError: One of them is not.
             Refused: That cannot be read.
         """
-        seen = follow.place(state, name)
+        seen = {name: follow.place(state, name) for name in names}
         installed = Slots(state, Store(state / "store")).installed()
-        if name not in installed.active:
-            raise UsageError(
-                f"no model {name!r} is installed in {state}",
-                f"run `modelward update {name}` first",
-            )
-        return cls(state, name, installed, seen, strict)
+        for name in seen:
+            if name not in installed.active:
+                raise UsageError(
+                    f"no model {name!r} is installed in {state}",
+                    f"run `modelward update {name}` first",
+                )
+        return {name: cls(state, name, installed, place, strict) for name, place in seen.items()}
+
+    @property
+    def active(self) -> Slot:
+        """What runs."""
+        return self.installed.active[self.name]
+
+    @property
+    def before(self) -> Slot | None:
+        """What is kept to fall back to."""
+        return self.installed.previous.get(self.name)
+
+    def components(self, slot: Slot) -> tuple[tuple[str, str], ...]:
+        """Return names and versions of the models that one of its releases was approved with.
+
+        Raises:
+            Refused: The release's document was tampered with.
+        """
+        slots = Slots(self.state, Store(self.state / "store"))
+        return slots.release(self.name, slot)[0].requires.components
 
     def open(self) -> Model:
         """Open what runs.
@@ -201,24 +169,13 @@ class _Installation:
         AlarmStore(self.state, os.environ).settle(self._is_over)
         return Model(self, slot, files, fallback=False)
 
-    def fall_back(self, changed: ChangedError) -> Model:
-        """Raise the alarm about what runs, and open the version before.
+    def open_before(self, before: Slot) -> Model:
+        """Open what is kept to fall back to.
 
         Raises:
-            Refused: There is none, or it is not what was approved either.
+            ChangedError: It is not what was approved either.
         """
-        slot = self.installed.active[self.name]
-        before = self.installed.previous.get(self.name)
-        if before is None:
-            raise self.alarm(slot, str(changed))
-        try:
-            files = self._verifier.open(self.name, before)
-        except ChangedError as error:
-            self.alarm(before, str(error))
-            both = f"{changed}; and so was {before.version}: {error}"
-            raise self.alarm(slot, both) from error
-        self.alarm(slot, str(changed), served=before.version)
-        return Model(self, before, files, fallback=True)
+        return Model(self, before, self._verifier.open(self.name, before), fallback=True)
 
     def alarm(self, slot: Slot, problem: str, *, served: str | None = None) -> Refused:
         """Raise the alarm, durably if this process may write anywhere; return the refusal."""

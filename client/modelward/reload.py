@@ -9,7 +9,8 @@ from typing import Self
 
 from modelward import follow
 from modelward.errors import ModelwardError
-from modelward.model import Model, open_model, state_of
+from modelward.model import Model
+from modelward.opening import open_model, state_of
 
 Loaded = Callable[[Model], object]
 
@@ -40,7 +41,7 @@ class Watch:
         self.stop()
 
     def _run(self) -> None:
-        while follow.wait(self._state, self._name, self._seen, None, self._stop.wait):
+        while follow.wait(self._state, {self._name: self._seen}, None, self._stop.wait):
             self._seen = follow.place(self._state, self._name)
             try:
                 self._callback(open_model(self._name, self._state, strict=self._strict))
