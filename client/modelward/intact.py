@@ -42,21 +42,30 @@ def policy_of(device: Device, model: str, slot: Slot) -> ModelPolicy:
         Refused: It cannot be read any more.
     """
     try:
-        with Folder(device.slots.directory(model, slot)) as folder:
-            return ModelPolicy.parse(folder.read("policy.json", policies.CAP))
+        return _read_policy(device, model, slot)
     except (OSError, FormatError) as error:
-        why = error.reason if isinstance(error, FormatError) else error.strerror
-        raise Refused(
-            Gate.INSTALL, f"{model} {slot.version}: its policy.json cannot be read: {why}", ADVICE
-        ) from error
+        reason = f"{model} {slot.version}: {_unreadable(error)}"
+        raise Refused(Gate.INSTALL, reason, ADVICE) from error
+
+
+def _read_policy(device: Device, model: str, slot: Slot) -> ModelPolicy:
+    with Folder(device.slots.directory(model, slot)) as folder:
+        return ModelPolicy.parse(folder.read("policy.json", policies.CAP))
+
+
+def _unreadable(error: OSError | FormatError) -> str:
+    why = error.reason if isinstance(error, FormatError) else error.strerror
+    return f"policy.json cannot be read: {why}"
 
 
 def _problem(device: Device, model: str, slot: Slot) -> str | None:
     """Return the first thing that is wrong with a slot, or None."""
     try:
-        policy_of(device, model, slot)
+        _read_policy(device, model, slot)
         for path, problem in device.slots.problems(model, slot):
             return f"{path}: {problem}"
+    except (OSError, FormatError) as error:
+        return _unreadable(error)
     except Refused as error:
         return error.reason
     return None

@@ -33,7 +33,7 @@ Tell = Callable[[Event], None]
 HEARTBEAT = 5.0  # seconds between two events about the same download
 LOCK_PATIENCE = 60.0  # seconds to wait for an update that somebody else runs
 LOCK_POLL = 0.2  # seconds between two looks at the lock
-LOWEST = 19  # of priorities
+LOW = 10  # a tenth of a busy core: others go first, but it does come to its end
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def main() -> int:
     job = Job.parse(line)
     if job.verify:
         with contextlib.suppress(OSError):  # the hardened unit forbids it: then it only rests
-            os.nice(LOWEST)  # which goes for the disk, too: ioprio_set(2)
+            os.nice(LOW)  # which goes for the disk, too: ioprio_set(2)
 
     def told_to_stop() -> bool:
         return told or bool(select.select([sys.stdin], [], [], 0)[0])

@@ -18,9 +18,13 @@ from modelward.errors import ExitCode
 from modelward.install import fsops, scanned
 from modelward.scan import Damage
 
+LONGEST = 0.05  # seconds: a slow card reads a MiB in less
+
 
 class Rest:
     """Rests for as long as work took since: half of the disk and of a core stay for others.
+
+    Not for longer than `LONGEST`: who had to wait that long has let others go first already.
 
     Args:
         clock: Monotonic seconds.
@@ -38,7 +42,7 @@ class Rest:
 
     def __call__(self) -> None:
         """Rest."""
-        self._sleep(self._clock() - self._since)
+        self._sleep(min(self._clock() - self._since, LONGEST))
         self._since = self._clock()
 
 
