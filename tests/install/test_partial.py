@@ -208,6 +208,12 @@ def test_journal(journal, extents):
     assert believed(journal, "1", 10) == extents
 
 
+def test_what_was_checked_is_told_apart():
+    journal = "boot 1\nchecked 0 2\nwrote 2 4\nchecked 4 6\nchecked 6 8\n"
+    assert believed(journal, "1", 10) == [(0, 8)]
+    assert believed(journal, "1", 10, {"checked"}) == [(0, 2), (4, 8)]
+
+
 def test_a_finish_that_was_cut_short_can_be_gone_on_from(tmp_path, monkeypatch):
     def cut(*_: object) -> None:
         raise KeyboardInterrupt

@@ -10,6 +10,8 @@ Lines of the journal:
 - ``boot ID``: the machine was started; what follows was written since.
 - ``wrote START STOP``: these bytes were handed to the kernel. True while it runs: a process that is
   killed loses nothing.
+- ``checked START STOP``: the same, of bytes that matched a chunk index. Only these are handed on to
+  neighbours, who would blame this device for what others sent it.
 - ``synced``: everything above is on disk. True for ever.
 
 The journal is no proof. Whoever goes on from here hashes what is there, from the start.
@@ -19,7 +21,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Self
 
@@ -31,6 +33,7 @@ JOURNAL = ".journal"
 MODE = 0o600  # of a file that is being written
 SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
 _CAP = 64 << 20  # bytes of a journal that are read
+_WRITTEN = frozenset(("wrote", "checked"))
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -113,10 +116,16 @@ class Partial:
         """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
         return writer.place(buffer, offset, length)
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes at their place, and note that they are there."""
+    def write(self, offset: int, data: memoryview, *, checked: bool = False) -> None:
+        """Write bytes at their place, and note that they are there.
+
+        Args:
+            offset: Their place.
+            data: They.
+            checked: Whether they are whole chunks of the file's index.
+        """
         self._writer.write(offset, data)
-        self._note(f"wrote {offset} {offset + len(data)}")
+        self._note(f"{'checked' if checked else 'wrote'} {offset} {offset + len(data)}")
         self._dirty = True
         if self._clock() - self._synced >= SYNC:
             self.sync()
@@ -164,7 +173,7 @@ class Partial:
 
 
 def there(path: Path, length: int) -> list[tuple[int, int]]:
-    """Return which parts of a file are there that another process is bringing.
+    """Return which parts of a file that another process is bringing are there, and were checked.
 
     Args:
         path: The file.
@@ -175,16 +184,19 @@ def there(path: Path, length: int) -> list[tuple[int, int]]:
             text = file.read(_CAP).decode("ascii", "replace")
     except OSError:
         return []
-    return believed(text, _boot_id(), length)
+    return believed(text, _boot_id(), length, frozenset(("checked",)))
 
 
-def believed(journal: str, boot: str, length: int) -> list[tuple[int, int]]:
+def believed(
+    journal: str, boot: str, length: int, words: Container[str] = _WRITTEN
+) -> list[tuple[int, int]]:
     """Return which parts of a file are there, as (start, stop), in order and apart.
 
     Args:
         journal: The journal's text.
         boot: Identifies this run of the kernel.
         length: The file's length.
+        words: What the lines that count begin with.
     """
     sure: list[tuple[int, int]] = []
     fresh: list[tuple[int, int]] = []
@@ -198,8 +210,10 @@ def believed(journal: str, boot: str, length: int) -> list[tuple[int, int]]:
                 running = name
             case ["synced"]:
                 sure, fresh = sure + fresh, []
-            case ["wrote", *ends] if len(ends) == 2 and all(end.isdecimal() for end in ends):  # noqa: PLR2004
-                first, last = map(int, ends)
+            case [word, first_text, last_text] if (
+                word in words and first_text.isdecimal() and last_text.isdecimal()
+            ):
+                first, last = int(first_text), int(last_text)
                 if first < last <= length:
                     fresh.append((first, last))
     if running != boot:

@@ -82,7 +82,7 @@ class Shelf:
         return whole or _file(self._device.store.partial_path(sha256), f"{sha256}-part")
 
     def have(self, sha256: str) -> Have:
-        """Return what there is of a blob. Of one being fetched: what was checked and written."""
+        """Return what there is of a blob. Of one being fetched: what an index checked."""
         for path, is_whole in (
             (self._device.store.path(sha256), True),
             (self._device.store.partial_path(sha256), False),
