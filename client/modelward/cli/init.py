@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> ExitCode:
     from modelward.config import from_settings  # noqa: PLC0415 - each command loads what it needs
-    from modelward.install import device_key, fsops  # noqa: PLC0415
+    from modelward.install import device_key, fsops, owner  # noqa: PLC0415
     from modelward.trust import repository  # noqa: PLC0415
 
     state = state_directory(options.state, os.environ)
@@ -58,6 +58,8 @@ def _run(options: argparse.Namespace) -> ExitCode:
         root = Path(options.root).read_bytes()
     except OSError as error:
         raise UsageError(f"the root metadata {options.root} cannot be read: {error}") from error
+    if state.exists():
+        owner.check_owner(state)
     version = repository.check_root(root)
     settings = from_settings(
         state,

@@ -82,14 +82,17 @@ def _evidence(options: argparse.Namespace) -> ExitCode:
 def _gossip(options: argparse.Namespace) -> ExitCode:
     from modelward import log_memory  # noqa: PLC0415
     from modelward.formats import note  # noqa: PLC0415
+    from modelward.install.owner import check_owner  # noqa: PLC0415
     from modelward.transfer.http import Http  # noqa: PLC0415
 
+    device = device_of(options)
+    check_owner(device.config.state)  # who keeps what is heard
     if "://" in options.checkpoint:
         with Http() as http:
             data = http.fetch(options.checkpoint, note.CAP)
     else:
         data = Path(options.checkpoint).read_bytes()
-    found = log_memory.gossip(device_of(options), data)
+    found = log_memory.gossip(device, data)
     say(options, found.to_dict(), found.to_text())
     return ExitCode.DONE
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelward.errors import Gate, Unavailable, UsageError
 from modelward.install import syscalls
+from modelward.install.owner import check_owner
 
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
@@ -337,7 +338,9 @@ def lock(
 
     Raises:
         Unavailable: Another process holds it.
+        UsageError: This process runs as another user than the owner of that directory.
     """
+    check_owner(path.parent)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         while not _locked(descriptor):

@@ -8,13 +8,15 @@ from typing import Any
 
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.install.owner import is_owner
 
 FILE = "last.json"
 
 
 def write(state: Path, time: datetime, result: Mapping[str, Any]) -> None:
-    """Note how an update ended."""
-    fsops.write_file(state / FILE, strict.dump({"time": strict.rfc3339(time), **result}))
+    """Note how an update ended, unless it did because this is not the owner of the directory."""
+    if is_owner(state):
+        fsops.write_file(state / FILE, strict.dump({"time": strict.rfc3339(time), **result}))
 
 
 def read(state: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from modelward.formats.report import CAP
 from modelward.install import fsops
+from modelward.install.owner import check_owner
 
 FOLDER = "reports"
 MAX_QUEUED = 32  # envelopes: a device that reaches nobody must not fill its disk
@@ -33,7 +34,12 @@ class ReportStore:
         return self._folder / "lock"
 
     def prepare(self) -> None:
-        """Make the folder."""
+        """Make the folder.
+
+        Raises:
+            UsageError: This process runs as another user than the owner of the state directory.
+        """
+        check_owner(self._folder.parent)
         fsops.make_directory(self._folder)
 
     def newest(self) -> bytes | None:

@@ -1,6 +1,7 @@
 """Running the server beside whatever else this process does."""
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from threading import Thread
 from modelward import log_memory
 from modelward.device import Device
 from modelward.install import neighbours
+from modelward.install.owner import check_owner
 from modelward.install.targets import TargetStore
 from modelward.serve import discovery
 from modelward.serve.server import Server
@@ -25,8 +27,11 @@ def serving(device: Device, host: str, port: int) -> Iterator[str]:
         port: Port; 0 for any that is free.
 
     Raises:
-        UsageError: It cannot listen there, or mDNS is wanted and not installed.
+        UsageError: It cannot listen there, or mDNS is wanted and not installed; or this is root,
+            and the state directory another user's.
     """
+    if os.geteuid() == 0:  # who may write everywhere; others may read here, and serve
+        check_owner(device.config.state)
 
     def hear(checkpoint: bytes) -> None:
         log_memory.gossip(device, checkpoint)

@@ -1,13 +1,13 @@
 """A unit for systemd that runs the daemon, confined to what it needs."""
 
 import os
-import pwd
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from modelward.errors import UsageError
+from modelward.install.owner import owner_of
 
 SERVICE = "modelward.service"
 SHARED = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - what PrivateTmp hides
@@ -26,7 +26,7 @@ def unit(state: Path) -> str:
     line = " ".join(map(argument, (*program, "run", "--state", str(place))))
     hidden = any(is_shared(path) for path in (place, Path(program[0])))
     values = {
-        "user": owner(place),
+        "user": owner_of(place),
         "command": line,
         "state": quoted(place),
         "private_tmp": "no" if hidden else "yes",
@@ -52,15 +52,6 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     for field, value in values.items():
         text = text.replace(f"@{field}@", value)
     return text
-
-
-def owner(path: Path) -> str:
-    """Return the user who owns a directory: only they can write there."""
-    uid = path.stat().st_uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def plain(path: Path | str) -> str:

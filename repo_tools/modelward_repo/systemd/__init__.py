@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from modelward.errors import UsageError
-from modelward.systemd import argument, command, fill, is_shared, owner, plain, quoted
+from modelward.install.owner import owner_of
+from modelward.systemd import argument, command, fill, is_shared, plain, quoted
 
 SERVICE = "modelward-refresh.service"
 TIMER = "modelward-refresh.timer"
@@ -51,7 +52,7 @@ def units(place: Place) -> dict[str, str]:
         credential = f"LoadCredential={CREDENTIAL}:{plain(secret)}\n"
     hidden = any(map(is_shared, (repository, keys, Path(program[0]))))
     values = {
-        "user": owner(repository),
+        "user": owner_of(repository),
         "command": line,
         "credential": credential,
         "repository": quoted(repository),

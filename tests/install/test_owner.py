@@ -1,0 +1,61 @@
+"""Another user than the owner of a state directory, root too, changes nothing there."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from modelward import cli
+from modelward.errors import ExitCode
+from modelward.install.owner import name_of
+from tests.install.site import MODEL, Site, chain
+from tests.simulator.tuf_repository import TufRepository
+
+NOBODY = 65534
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+CHANGING = (
+    "update", "check", "run", "run --once", "confirm", "rollback", "pin", "unpin", "gc",
+    "verify --repair", "gossip checkpoint", "report", "serve --port 0",
+    "init --repository http://127.0.0.1:9 --root ROOT",
+)  # fmt: skip
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A device that others may read."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        site = Site(Path(folder) / "state")
+        site.install(chain("1.0.0", 1))
+        yield site
+
+
+def owners(site: Site) -> set[int]:
+    return {path.lstat().st_uid for path in (site.state, *site.state.rglob("*"))}
+
+
+@pytest.mark.parametrize("command", CHANGING)
+def test_root_changes_nothing_of_somebody_elses(site, command, capsys, tmp_path):
+    (tmp_path / "root.json").write_bytes(TufRepository().files["metadata/1.root.json"])
+    subprocess.run(["chown", "-R", str(NOBODY), site.state], check=True)
+    if command.startswith("init"):
+        (site.state / "modelward.toml").unlink()
+    before = site.tree()
+    name, *words = command.replace("ROOT", str(tmp_path / "root.json")).split()
+    assert cli.main([name, "--state", str(site.state), *words]) == ExitCode.USAGE
+    said = "".join(capsys.readouterr())
+    owner = name_of(NOBODY)
+    assert f"belongs to {owner}, and this runs as root" in said
+    assert f"run it as {owner}: sudo -u {owner} modelward" in said
+    assert site.tree() == before
+    assert owners(site) == {NOBODY}
+
+
+def test_root_may_look(site, capsys):
+    subprocess.run(["chown", "-R", str(NOBODY), site.state], check=True)
+    assert cli.main(["status", "--json", "--state", str(site.state)]) == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)["floors"]["releases"] == {MODEL: 1}
