@@ -3,6 +3,7 @@
 What is believed, and why, is in tests/trust/test_log.py; the attacks are in tests/attacks/.
 """
 
+import errno
 import hashlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -23,11 +24,12 @@ from modelward.formats.leaf import Leaf, RoleDigest
 from modelward.formats.log_state import SMALL
 from modelward.formats.tile import Tile
 from modelward.install import fsops, syscalls
-from modelward.install.log_state import COPIES, EVIDENCE, MAX_EVIDENCE, LogStore
+from modelward.install.log_state import COPIES, EVIDENCE, HEARD, MAX_EVIDENCE, LogStore
 from modelward.ledger import Logged
 from modelward.trust.merkle import leaf_hash
 from modelward.trust.repository import Repository
 from modelward.trust.split_view import Order, SplitView, Verdict
+from tests.install.test_floors import cannot_read
 from tests.simulator.log import Log, leaf
 from tests.simulator.tuf_repository import TufRepository, in_days
 
@@ -543,6 +545,30 @@ def test_damaged_evidence_is_left_out(site, text):
     (folder / "0.json").write_bytes(text)
     assert LogStore(site.device.config.state).evidence() == ()
     site.check()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+@pytest.mark.parametrize("what", ["state", "heard", "proof"])
+def test_what_cannot_be_read_is_not_forgotten(site, monkeypatch, what, number):
+    """Else reading that fails once makes a device believe what it would never believe again."""
+    honest, store = site.served.log, site.device.log
+    if what == "proof":
+        site.served.prove(fork(site.served, 10, 20))
+        lied_to(site, reason="other than the one")
+        site.served.log = honest
+    elif what == "heard":
+        honest.append(leaf(99))
+        log_memory.gossip(site.device, honest.signed().to_bytes())
+    site.served.log_snapshot()
+    kept = [f"{each.name}.json" for each in store.evidence()]
+    before = (store.load(), store.heard(), kept)
+    cannot_read(monkeypatch, number, *{"state": COPIES, "heard": (HEARD,), "proof": kept}[what])
+    with pytest.raises(Unavailable, match="cannot be read") as caught:
+        site.check()
+    assert caught.value.gate is Gate.LOG
+    monkeypatch.undo()
+    assert (store.heard(), [f"{each.name}.json" for each in store.evidence()]) == before[1:]
+    assert what == "heard" or store.load() == before[0]
 
 
 # --- neighbours -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from modelward.config import Config
 from modelward.errors import PUT_ROOT_BACK, Gate, Refused
@@ -14,10 +15,14 @@ from modelward.install.alarms import AlarmStore
 from modelward.install.boot import boot_id
 from modelward.install.floors import FloorStore
 from modelward.install.log_state import LogStore
+from modelward.install.memory import Unreadable
+from modelward.install.owner import is_owner
 from modelward.install.slots import Slots
 from modelward.install.store import Store
 from modelward.install.trial import Trials
 from modelward.trust.requirements import Facts
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,19 @@ class Device:
     def log(self) -> LogStore:
         """What it remembers of the transparency log, and evidence against that."""
         return LogStore(self.config.state)
+
+    def known(self, read: Callable[[], Known]) -> Known | None:
+        """Return what the owner of the state directory knows; None to others who may not read it.
+
+        Raises:
+            Unavailable: It cannot be read by whoever should be able to.
+        """
+        try:
+            return read()
+        except Unreadable as error:
+            if isinstance(error.__cause__, PermissionError) and not is_owner(self.config.state):
+                return None
+            raise
 
 
 def runtime_version(distribution: str) -> str | None:

@@ -108,10 +108,10 @@ def policy_of(root: Root) -> LogPolicy | None:
 
 def keep(device: Device, evidence: LogEvidence) -> None:
     """Keep evidence against the log, and let no fast path hide it."""
-    # A disk that is full or read-only must not turn a refusal into another error.
+    # A disk that is full, broken or read-only must not turn a refusal into another error.
     with contextlib.suppress(OSError):
         fastpath.forget(device.config.state)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, Unavailable):
         device.log.keep(evidence)
 
 

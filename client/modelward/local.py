@@ -1,13 +1,14 @@
 """What whoever stands before a device tells it: go back, stay, go on, make room. No network."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from modelward import fastpath, intact
 from modelward.device import Device
-from modelward.errors import Gate, Refused, RolledBack, UsageError
+from modelward.errors import Gate, Refused, RolledBack, Unavailable, UsageError
+from modelward.formats.floors import TimeFloor
 from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops, space
 from modelward.trust import clock
@@ -145,12 +146,19 @@ def collect(device: Device, *, dry_run: bool) -> Garbage:
 def _held(device: Device) -> Iterator[datetime]:
     """Hold the device's lock, with whatever was interrupted finished or undone."""
     with fsops.lock(device.config.state / "lock"):
-        now = clock.trusted(device.clock(), device.floors.load().time)
+        now = clock.trusted(device.clock(), _time_floor(device))
         recovered = device.trials.recover(now)
         if recovered.rolled_back:
             fastpath.forget(device.config.state)
             raise RolledBack(recovered.rolled_back, "see `modelward status`")
         yield now
+
+
+def _time_floor(device: Device) -> TimeFloor | None:
+    """Return what time it is at least; unknown must not keep anybody from going back."""
+    with suppress(Unavailable):
+        return device.floors.load().time
+    return None
 
 
 def _check_installed(installed: Installed, models: Sequence[str]) -> None:

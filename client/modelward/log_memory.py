@@ -130,13 +130,17 @@ def kept_dict(kept: Kept) -> dict[str, Any]:
 
 
 def remember(device: Device) -> Memory:
-    """Return what a device knows of the log. Its checkpoint's signatures are verified again."""
+    """Return what a device knows of the log. Its checkpoint's signatures are verified again.
+
+    Raises:
+        Unavailable: What it knows cannot be read.
+    """
     cache = Cache(device.cache)
     policy = None
     if cache.file("root").exists():
         with contextlib.suppress(OSError, RepositoryError, FormatError):
             policy = policy_of(cache.root())
-    state = device.log.load()
+    state = device.known(device.log.load)
     times: dict[str, datetime | None] = {}
     if policy is not None and state is not None and state.log == log_digest(policy.vkey):
         with contextlib.suppress(Refused):
@@ -147,7 +151,7 @@ def remember(device: Device) -> Memory:
             }
     elif policy is not None:
         state = None  # of a log that root named before
-    return Memory(policy, state, times, device.log.evidence(), device.log.heard())
+    return Memory(policy, state, times, device.log.evidence(), device.known(device.log.heard))
 
 
 @dataclass(frozen=True)

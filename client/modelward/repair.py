@@ -140,13 +140,13 @@ class _Repair:
 
     def _mend_floors(self) -> None:
         """Write both copies; if both were lost, what is installed says what is too old."""
-        known = self._device.floors.load()
-        least = dict(known.releases)
-        lowered = known.reset.releases if known.reset else {}
-        for model, slot in self._device.slots.installed().active.items():
-            if model not in self._device.trials.on_trial() and model not in lowered:
-                least[model] = max(slot.counter, least.get(model, 0))
-        self._device.floors.save(replace(known, releases=least))
+        on_trial = self._device.trials.on_trial()
+        confirmed = {
+            model: slot.counter
+            for model, slot in self._device.slots.installed().active.items()
+            if model not in on_trial
+        }
+        self._device.floors.save(self._device.floors.load().holding(confirmed))
 
     def _mend_log(self) -> None:
         state = self._device.log.load()

@@ -1,4 +1,7 @@
-"""A disk that is full, broken or read-only at any call: an error for people, never half a model."""
+"""A disk that is full, broken or read-only at any call: an error for people, never half a model.
+
+So too one that cannot be read: nothing is taken for absent, and nothing forgotten.
+"""
 
 import contextlib
 import errno
@@ -6,11 +9,14 @@ import itertools
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from unittest import mock
 
 import pytest
 
+from modelward.errors import ModelwardError
 from modelward.install import syscalls
+from modelward.install.opened import Folder
 from tests.crash.disk import CALLS
 from tests.crash.scenarios import SCENARIOS, check, floor_of
 from tests.install.site import Site
@@ -21,10 +27,14 @@ FAULTS = {
     "one error": (errno.EIO, CALLS, False),
     "read-only from there": (errno.EROFS, CALLS, True),
 }
+READS = ((Path, "read_bytes"), (Folder, "read"))  # of all small files
+NOT_READ = {"one error": (errno.EIO, False), "no descriptors left": (errno.EMFILE, True)}
 
 
 @contextlib.contextmanager
-def failing(at: int, number: int, calls: tuple[str, ...], lasting: bool) -> Iterator[list[str]]:
+def failing(
+    at: int, number: int, calls: tuple[tuple[object, str], ...], lasting: bool
+) -> Iterator[list[str]]:
     """Let a call fail, counted from 0, and all that follow if it lasts; yield those that failed."""
     count = itertools.count()
     failed: list[str] = []
@@ -40,9 +50,9 @@ def failing(at: int, number: int, calls: tuple[str, ...], lasting: bool) -> Iter
         return call
 
     with contextlib.ExitStack() as stack:
-        for name in calls:
-            real = getattr(syscalls, name)
-            stack.enter_context(mock.patch.object(syscalls, name, wrapped(name, real)))
+        for place, name in calls:
+            real = getattr(place, name)
+            stack.enter_context(mock.patch.object(place, name, wrapped(name, real)))
         yield failed
 
 
@@ -57,10 +67,34 @@ def test_fault_at_every_call(place, name, fault):
         state = place / "state"
         shutil.copytree(place / "template", state, symlinks=True)
         site = Site(state)
-        with failing(at, *FAULTS[fault]) as failed, contextlib.suppress(OSError):
+        number, names, lasting = FAULTS[fault]
+        calls = tuple((syscalls, each) for each in names)
+        with failing(at, number, calls, lasting) as failed, contextlib.suppress(OSError):
             scenario.act(site)
         check(Site(state), scenario, ended=not failed, floor=floor)
         shutil.rmtree(state)
         if not failed:
             break
     assert at > (2 if name == "collect" else 5)  # it makes three calls that need room
+
+
+@pytest.mark.parametrize("fault", NOT_READ)
+@pytest.mark.parametrize("name", ["install", "supersede a trial", "confirm a trial", "rollback"])
+def test_fault_at_every_read(place, name, fault):
+    scenario = SCENARIOS[name]
+    scenario.prepare(Site(place / "template"))
+    floor = floor_of(place / "template")
+    number, lasting = NOT_READ[fault]
+    for at in itertools.count():
+        state = place / "state"
+        shutil.copytree(place / "template", state, symlinks=True)
+        site = Site(state)
+        errors = contextlib.suppress(OSError, ModelwardError)
+        with failing(at, number, READS, lasting) as failed, errors:
+            scenario.act(site)
+        assert not (state / "journal.damaged").exists()
+        check(Site(state), scenario, ended=not failed, floor=floor)
+        shutil.rmtree(state)
+        if not failed:
+            break
+    assert at > 5

@@ -1,7 +1,12 @@
 """Floors on disk: what may only rise survives a torn copy."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
+from modelward.errors import Gate, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
 from modelward.install.floors import COPIES, FloorStore
@@ -10,6 +15,18 @@ from modelward.install.floors import COPIES, FloorStore
 def floors(version: int, root: int = 1, **changes) -> Floors:
     role = RoleFloor(version, "a" * 64, frozenset({"b" * 64}))
     return Floors(root, role, role, {"targets": version}, {"m": version}, **changes)
+
+
+def cannot_read(monkeypatch, number: int, *names: str) -> None:
+    """Let files of these names give an error."""
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name in names:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
 
 
 def test_none_yet(tmp_path):
@@ -57,3 +74,35 @@ def test_floors_of_the_largest_repository_can_be_read_back(tmp_path):
     store = FloorStore(tmp_path)
     store.save(many)
     assert store.load() == many
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_what_cannot_be_read_is_not_forgotten(tmp_path, monkeypatch, number):
+    store = FloorStore(tmp_path)
+    store.save(floors(2))
+    cannot_read(monkeypatch, number, *COPIES)
+    for act in (store.load, store.mend, lambda: store.save(floors(1))):
+        with pytest.raises(Unavailable, match="cannot be read") as caught:
+            act()
+        assert caught.value.gate is Gate.RECOVER
+        assert caught.value.advice
+    monkeypatch.undo()
+    assert store.load() == floors(2)
+
+
+def test_one_copy_that_the_disk_has_lost(tmp_path, monkeypatch):
+    store = FloorStore(tmp_path)
+    store.save(floors(2))
+    cannot_read(monkeypatch, errno.EIO, COPIES[0])
+    assert store.load() == floors(2)
+    (tmp_path / COPIES[1]).write_bytes(b"{}")
+    with pytest.raises(Unavailable):
+        store.load()
+
+
+def test_one_copy_that_somebody_else_wrote(tmp_path, monkeypatch):
+    """It may be the higher one."""
+    FloorStore(tmp_path).save(floors(2))
+    cannot_read(monkeypatch, errno.EACCES, COPIES[1])
+    with pytest.raises(Unavailable, match="Permission denied"):
+        FloorStore(tmp_path).load()

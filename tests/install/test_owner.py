@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,17 @@ CHANGING = (
     "verify --repair", "gossip checkpoint", "report", "serve --port 0",
     "init --repository http://127.0.0.1:9 --root ROOT",
 )  # fmt: skip
+# Everything is loaded before: a test's own interpreter may lie where nobody may read.
+AS_NOBODY = f"""
+import os, sys
+from modelward.cli import main
+main(sys.argv[1:])
+print("----", flush=True)
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture
@@ -59,3 +71,12 @@ def test_root_may_look(site, capsys):
     subprocess.run(["chown", "-R", str(NOBODY), site.state], check=True)
     assert cli.main(["status", "--json", "--state", str(site.state)]) == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)["floors"]["releases"] == {MODEL: 1}
+
+
+def test_others_see_what_runs_and_no_floors(site):
+    command = [sys.executable, "-c", AS_NOBODY, "status", "--json", "--state", site.state]
+    environment = os.environ | {"HOME": str(site.state.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    mine, theirs = map(json.loads, done.stdout.split("----\n"))
+    assert mine["floors"]["releases"] == {MODEL: 1}
+    assert theirs == mine | {"floors": None}

@@ -1,11 +1,14 @@
 """The state machine of an update on disk: on trial, then confirmed or undone."""
 
+import errno
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from modelward.errors import Gate, Unavailable
 from modelward.formats.floors import Floors
+from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.journal import (
     FIRST_WAIT,
     LONGEST_WAIT,
@@ -16,6 +19,7 @@ from modelward.formats.journal import (
 )
 from modelward.install.trial import MAX_STARTS
 from tests.install.site import MODEL, Site, chain
+from tests.install.test_floors import cannot_read
 
 ONE, TWO, THREE = (chain(f"{number}.0.0", number) for number in (1, 2, 3))
 OTHER, OTHER_TWO = (chain(f"{number}.0.0", number, model="other") for number in (1, 2))
@@ -323,10 +327,39 @@ def test_a_damaged_journal_is_set_aside(on_trial, content):
     assert "was damaged" in on_trial.trials.recover(on_trial.now).notes[0]
     assert on_trial.versions() == ("3.0.0", "2.0.0")
     assert (on_trial.state / "journal.damaged").read_bytes() == content
+    assert on_trial.device.floors.load().releases == {MODEL: 3}  # the trial counts as confirmed
     assert on_trial.trials.recover(on_trial.now).notes == ()
     on_trial.install(chain("4.0.0", 4))
     assert on_trial.versions() == ("4.0.0", "3.0.0")
     assert on_trial.leftovers() == []
+
+
+def test_a_trial_whose_journal_is_gone_counts_as_confirmed(on_trial):
+    (on_trial.state / "journal").unlink()
+    on_trial.trials.recover(on_trial.now)
+    assert on_trial.device.floors.load().releases == {MODEL: 3}
+
+
+def test_a_lost_journal_does_not_undo_a_reset(site):
+    reset = FloorsReset("r", {MODEL: 1})
+    site.device.floors.save(site.device.floors.load().lowered_by(reset))
+    (site.state / "journal").write_bytes(b"{}")
+    site.trials.recover(site.now)
+    assert site.device.floors.load().releases == {MODEL: 1}
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_a_journal_that_cannot_be_read_is_left_alone(on_trial, monkeypatch, number):
+    before = on_trial.tree()
+    cannot_read(monkeypatch, number, "journal")
+    for act in (on_trial.trials.recover, lambda _: on_trial.trials.commit()):
+        with pytest.raises(Unavailable, match="journal cannot be read") as caught:
+            act(on_trial.now)
+        assert caught.value.gate is Gate.RECOVER
+    monkeypatch.undo()
+    assert on_trial.tree() == before
+    on_trial.trials.recover(on_trial.now)
+    assert on_trial.trials.on_trial()
 
 
 @pytest.mark.parametrize("phase", Phase)

@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
 
     device = device_of(options)
     installed = device.slots.installed()
-    floors = device.floors.load()
+    floors = device.known(device.floors.load)
     journal = device.trials.journal
     on_trial = device.trials.on_trial()
     ended = last.read(device.config.state)
@@ -64,7 +64,9 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "snapshot": floors.snapshot.version if floors.snapshot else None,
             "releases": dict(floors.releases),
             "time": strict.rfc3339(floors.time.at) if floors.time else None,
-        },
+        }
+        if floors
+        else None,
         "on_trial_until": strict.rfc3339(journal.trial.until) if journal.trial else None,
         "failed": [failure.to_dict() for failure in journal.failed.values() if failure.times],
         "log": memory.to_dict() if memory else None,

@@ -136,7 +136,10 @@ class Daemon:
     def _is_on_trial(self) -> bool:
         from modelward.install.journal import JournalStore  # noqa: PLC0415 - once in a lifetime
 
-        return JournalStore(self.state).load().trial is not None
+        try:
+            return JournalStore(self.state).load().trial is not None
+        except Unavailable:  # which the first check tells of
+            return True
 
     def _idle(self) -> None:
         """Wait until a check is due or wanted."""

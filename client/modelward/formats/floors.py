@@ -106,6 +106,12 @@ class Floors:
         )
         return replace(self, releases={**self.releases, **risen}, reset=reset)
 
+    def holding(self, running: Mapping[str, int]) -> "Floors":
+        """Return the floors raised to the counters of what runs, where no reset allows less."""
+        lowered = self.reset.releases if self.reset is not None else {}
+        counters = {model: count for model, count in running.items() if model not in lowered}
+        return self.with_releases(counters)
+
     def lowered_by(self, reset: FloorsReset | None) -> "Floors":
         """Return the floors after a reset that root signed; unchanged if it was applied before."""
         if reset is None or (self.reset is not None and self.reset.id == reset.id):

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from modelward.errors import FormatError
+from modelward.errors import FormatError, Gate
 from modelward.formats.floors import Floors
-from modelward.install import fsops
+from modelward.install import fsops, memory
 
 COPIES = ("floors.a", "floors.b")
 
@@ -22,11 +22,19 @@ class FloorStore:
         self._directory = directory
 
     def load(self) -> Floors:
-        """Return the floors: of two intact copies, the higher one; none if both are lost."""
+        """Return the floors: of two intact copies, the higher one; none if none is intact.
+
+        Raises:
+            Unavailable: They cannot be read, and may be intact.
+        """
         return _highest(self._copies())
 
     def mend(self) -> None:
-        """Write a copy anew that is damaged or lags behind the other; if both are, neither."""
+        """Write a copy anew that is damaged or lags behind the other; if both are, neither.
+
+        Raises:
+            Unavailable: They cannot be read.
+        """
         copies = self._copies()
         floors = _highest(copies)
         if floors != Floors():
@@ -36,15 +44,14 @@ class FloorStore:
         """Write both copies, durably; a power cut leaves each as it was or as it is to be.
 
         A copy that is right already is left alone, one that was damaged is mended.
+
+        Raises:
+            Unavailable: What is there cannot be read: nothing is written over it.
         """
         self._write(floors, self._copies())
 
-    def _copies(self) -> dict[str, bytes]:
-        copies = {}
-        for name in COPIES:
-            with contextlib.suppress(OSError):
-                copies[name] = (self._directory / name).read_bytes()
-        return copies
+    def _copies(self) -> Mapping[str, bytes]:
+        return memory.read_copies(self._directory, COPIES, Floors.parse, Gate.RECOVER)
 
     def _write(self, floors: Floors, copies: Mapping[str, bytes]) -> None:
         data = floors.to_bytes()

@@ -1,11 +1,12 @@
 """The journal on disk: one file, replaced atomically at every step."""
 
 import contextlib
+import os
 from pathlib import Path
 
-from modelward.errors import FormatError
+from modelward.errors import FormatError, Gate
 from modelward.formats.journal import Journal
-from modelward.install import fsops
+from modelward.install import fsops, memory
 
 FILE = "journal"
 DAMAGED = "journal.damaged"
@@ -25,22 +26,30 @@ class JournalStore:
         """Return the journal; an empty one if there is none, or none that is intact.
 
         What a lost journal knew is then forgotten, but what runs goes on running.
+
+        Raises:
+            Unavailable: It cannot be read, and may be intact.
         """
-        with contextlib.suppress(OSError, FormatError):
-            return Journal.parse(self._path.read_bytes())
-        return Journal()
+        return self.intact() or Journal()
+
+    def intact(self) -> Journal | None:
+        """Return the journal; None if there is none, or a damaged one.
+
+        Raises:
+            Unavailable: It cannot be read, and may be intact.
+        """
+        data = memory.read(self._path, Gate.RECOVER)
+        with contextlib.suppress(FormatError):
+            return Journal.parse(data) if data is not None else None
+        return None
 
     def save(self, journal: Journal) -> None:
         """Replace the journal, durably."""
         fsops.write_file(self._path, journal.to_bytes())
 
-    def set_damage_aside(self) -> bool:
-        """Keep a journal that cannot be read for people to look at; tell whether it was one."""
-        try:
-            Journal.parse(self._path.read_bytes())
-        except FileNotFoundError:
+    def set_aside(self) -> bool:
+        """Keep a damaged journal for people to look at; tell whether there was one."""
+        if not os.path.lexists(self._path):
             return False
-        except (OSError, FormatError):
-            fsops.rename(self._path, self._path.with_name(DAMAGED))
-            return True
-        return False
+        fsops.rename(self._path, self._path.with_name(DAMAGED))
+        return True

@@ -5,11 +5,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelward.errors import FormatError
+from modelward.errors import FormatError, Gate
 from modelward.formats.heard import Heard
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.log_state import LogState
-from modelward.install import fsops
+from modelward.install import fsops, memory
 from modelward.trust.split_view import Judgement, judge
 
 COPIES = ("log.state.a", "log.state.b")
@@ -45,10 +45,15 @@ class LogStore:
         self._directory = directory
 
     def load(self) -> LogState | None:
-        """Return the state: of two copies the first that is intact, which is the newer one."""
-        for name in COPIES:
-            with contextlib.suppress(OSError, FormatError):
-                return LogState.parse((self._directory / name).read_bytes())
+        """Return the state: of two copies the first that is intact, which is the newer one.
+
+        Raises:
+            Unavailable: They cannot be read, and may be intact.
+        """
+        copies = memory.read_copies(self._directory, COPIES, LogState.parse, Gate.LOG)
+        for data in copies.values():
+            with contextlib.suppress(FormatError):
+                return LogState.parse(data)
         return None
 
     def save(self, state: LogState) -> None:
@@ -60,13 +65,27 @@ class LogStore:
         return not any((self._directory / name).exists() for name in (*COPIES, EVIDENCE))
 
     def evidence(self) -> tuple[Kept, ...]:
-        """Return all evidence, the oldest first."""
+        """Return all evidence, the oldest first.
+
+        Raises:
+            Unavailable: Some cannot be read, and may prove that a log lies.
+        """
         found = []
-        for path in sorted(self._folder.glob("*.json"), key=_age):
-            with contextlib.suppress(OSError, FormatError):
-                evidence = LogEvidence.parse(path.read_bytes())
-                found.append(Kept(path.stem, evidence, judge(evidence)))
+        for path in sorted(self._evidence_files(), key=_age):
+            data = memory.read(path, Gate.LOG)
+            with contextlib.suppress(FormatError):
+                if data is not None:
+                    evidence = LogEvidence.parse(data)
+                    found.append(Kept(path.stem, evidence, judge(evidence)))
         return tuple(found)
+
+    def _evidence_files(self) -> list[Path]:
+        try:
+            return [path for path in self._folder.iterdir() if path.suffix == ".json"]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise memory.Unreadable(self._folder, error, Gate.LOG) from error
 
     def keep(self, evidence: LogEvidence) -> str | None:
         """Keep evidence, durably.
@@ -76,6 +95,9 @@ class LogStore:
 
         Returns:
             Its name; None if there was no room for it.
+
+        Raises:
+            Unavailable: What is kept already cannot be read.
         """
         proven, name = judge(evidence).proven, _name(evidence)
         already = self.evidence()
@@ -92,9 +114,14 @@ class LogStore:
         return name
 
     def heard(self) -> Heard | None:
-        """Return the largest tree that others have seen and this device has not; or None."""
-        with contextlib.suppress(OSError, FormatError):
-            return Heard.parse((self._directory / HEARD).read_bytes())
+        """Return the largest tree that others have seen and this device has not; or None.
+
+        Raises:
+            Unavailable: That cannot be read.
+        """
+        data = memory.read(self._directory / HEARD, Gate.LOG)
+        with contextlib.suppress(FormatError):
+            return Heard.parse(data) if data is not None else None
         return None
 
     def save_heard(self, heard: Heard | None) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from modelward.errors import Unavailable
 from modelward.formats.floors import Floors
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Phase, Pin, Trial
@@ -68,12 +69,16 @@ class Trials:
 
         Raises:
             Refused: What is installed cannot be read.
+            Unavailable: What this device remembers cannot be read.
         """
         notes = []
-        if self._journals.set_damage_aside():
-            notes.append("the journal was damaged and was set aside: what runs goes on running")
-        before = self._journals.load()
+        known = self._journals.intact()
+        before = known or Journal()
         installed = self._installed_after(before)
+        if known is None:
+            self._confirm(installed)
+            if self._journals.set_aside():
+                notes.append("the journal was damaged and was set aside: what runs is confirmed")
         journal = _without_void_pins(before, installed)
         if journal.probing:
             names = ", ".join(f"{model} {slot.version}" for model, slot in journal.probing.items())
@@ -83,7 +88,8 @@ class Trials:
         if journal != before:
             self._journals.save(journal)
         recovered = self._carry_on(journal, now)
-        with contextlib.suppress(OSError):  # one copy is enough to go on with
+        # One copy is enough to go on with; and to go back needs none.
+        with contextlib.suppress(OSError, Unavailable):
             self._floors.mend()
         self._slots.sweep()
         return replace(recovered, notes=(*notes, *recovered.notes))
@@ -100,6 +106,13 @@ class Trials:
         following = self._slots.generation(trial.generation)
         self._slots.switch(following.number)
         return following
+
+    def _confirm(self, installed: Installed) -> None:
+        """Raise the floors to what runs: nobody knows any more whether that was on trial."""
+        floors = self._floors.load()
+        raised = floors.holding({model: slot.counter for model, slot in installed.active.items()})
+        if raised != floors:
+            self._floors.save(raised)
 
     def _after_a_cut(self, journal: Journal, installed: Installed) -> Journal:
         """Return the journal with what the interrupted step meant to do brought to what it did."""

@@ -4,6 +4,7 @@ Nothing else of the state directory exists as far as neighbours are concerned: n
 configuration, no reports.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from modelward.device import Device
+from modelward.errors import Unavailable
 from modelward.formats.have import Have
 from modelward.install import partial
 from modelward.install.targets import TargetStore, digest_in
@@ -97,8 +99,10 @@ class Shelf:
 
     def checkpoint(self) -> bytes | None:
         """Return the newest checkpoint of the log that this device believes, or None."""
-        state = self._device.log.load()
-        return state.signed.to_bytes() if state else None
+        with contextlib.suppress(Unavailable):  # whoever serves may be another user, who cannot
+            state = self._device.log.load()
+            return state.signed.to_bytes() if state else None
+        return None
 
     def _metadata(self, path: Path) -> Offer | None:
         offer = _small(path)
