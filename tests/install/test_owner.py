@@ -12,6 +12,7 @@ import pytest
 
 from modelward import cli
 from modelward.errors import ExitCode
+from modelward.install.alarms import AlarmStore
 from modelward.install.owner import name_of
 from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
@@ -71,6 +72,18 @@ def test_root_may_look(site, capsys):
     subprocess.run(["chown", "-R", str(NOBODY), site.state], check=True)
     assert cli.main(["status", "--json", "--state", str(site.state)]) == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)["floors"]["releases"] == {MODEL: 1}
+
+
+def test_roots_alarm_is_roots_own(site, capsys, monkeypatch, tmp_path):
+    """In the owner's folder the owner could not end it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    site.file("model.onnx").resolve().write_bytes(b"poison")
+    subprocess.run(["chown", "-R", str(NOBODY), site.state], check=True)
+    assert cli.main(["verify", "--state", str(site.state)]) == ExitCode.REFUSED
+    assert owners(site) == {NOBODY}
+    assert AlarmStore(site.state, {"HOME": str(tmp_path)}).pending()
+    assert not AlarmStore(site.state, {}).pending()
 
 
 def test_others_see_what_runs_and_no_floors(site):

@@ -5,6 +5,7 @@ its user, where `modelward status` of the same user finds them.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from modelward.formats.tampering import CAP, Tampering
 from modelward.install import fsops
 from modelward.install.opened import Folder
 from modelward.install.own import LASTING, own_folder
+from modelward.install.owner import is_owner
 
 FOLDER = "alarms"
 
@@ -27,8 +29,9 @@ class AlarmStore:
 
     def __init__(self, state: Path, environment: Mapping[str, str]) -> None:
         own = own_folder(state, environment, LASTING)
+        self._shared = state / FOLDER
         self._own = [own / FOLDER] if own else []
-        self._folders = [state / FOLDER, *self._own]
+        self._folders = [self._shared, *self._own]
 
     def keep(self, alarm: Tampering) -> Path | None:
         """Keep an alarm, durably. What was found first about a slot stays.
@@ -36,7 +39,9 @@ class AlarmStore:
         Returns:
             Where it is kept; None if there is no place that this process may write to.
         """
-        for folder in self._folders:
+        # Root may write there, but the owner could not end what root made in its directory.
+        as_root = os.geteuid() == 0 and not is_owner(self._shared.parent)
+        for folder in self._own if as_root else self._folders:
             path = folder / f"{alarm.name}.json"
             with contextlib.suppress(OSError):
                 if not path.exists():
