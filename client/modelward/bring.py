@@ -88,11 +88,14 @@ def plan(  # noqa: PLR0913 - the last two are named
     store = device.store
     wanted: set[str] = set().union(*map(_digests, chosen))
 
+    def tell(text: str) -> None:
+        watch.passed(Gate.PLAN, text)
+
     def planner(others: int = 0) -> Planner:
         # What an earlier try began to fetch of these needs no more room.
         room = store.free() + store.begun(wanted) + others
         limits = Limits(room, device.config.transfer.memory, METHODS)
-        return Planner(chosen, _releases(device, installed), store, sources, limits)
+        return Planner(chosen, _releases(device, installed), store, sources, limits, tell)
 
     if not chosen:
         return planner()

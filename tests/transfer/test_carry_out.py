@@ -1,11 +1,14 @@
 """Whatever way a file is come by, it is the file; and what is here is not fetched."""
 
+import errno
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,8 +18,10 @@ from modelward.errors import NotFound, Refused, Unavailable
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob, Patch, Release, ReleaseFile
 from modelward.formats.ticket import Ticket
+from modelward.install.partial import Partial
 from modelward.install.store import Store
 from modelward.transfer.carry_out import Carrier, Planner
+from modelward.transfer.pace import Patience
 from modelward.transfer.patch import METHODS, TENSOR_DELTA, ZSTD, ZSTD_PATCH
 from modelward.transfer.plan import REQUEST, RESERVE, How, Limits
 from modelward.transfer.sources import Kind, Reader, Sources
@@ -72,6 +77,7 @@ class Memory:
 
     def __init__(self, blobs: Mapping[str, bytes]) -> None:
         self.blobs = dict(blobs)
+        self.busy = Counter[str]()  # how often still, by blob
         self.sent = 0
         self.asked: set[str] = set()
 
@@ -89,6 +95,11 @@ class Memory:
 
     def _blob(self, sha256: str) -> bytes:
         self.asked.add(sha256)
+        if self.busy[sha256]:
+            self.busy[sha256] -= 1
+            error = Unavailable("the server answered 503")
+            error.again = 0.0
+            raise error
         if sha256 not in self.blobs:
             raise NotFound(f"there is no {sha256}")
         return self.blobs[sha256]
@@ -146,9 +157,9 @@ class Device:
 
     def come_by(self, *releases: Release) -> Carrier:
         """Plan and carry out; what comes of it must be the files."""
-        sources = Sources([self.source])
+        sources = Sources([self.source], Patience(pause=0.001))
         self.source.sent = 0
-        planner = Planner(releases, [self.old], self.store, sources, self.limits)
+        planner = Planner(releases, [self.old], self.store, sources, self.limits, self.told.append)
         before = self.store.lengths()
         carrier = Carrier(
             sources,
@@ -205,7 +216,8 @@ def test_a_patch_is_fetched_and_applied(device: Device, method: str):
     carrier = device.come_by(device.publish(NEW[:-1], offered, index=b"no index"))
     assert how(carrier) == [How.PATCH]
     assert carrier.carried.fetched < 1.01 * CHUNK + 1000
-    assert device.told == []
+    [told] = device.told
+    assert "the chunk index" in told
 
 
 @pytest.mark.parametrize("method", [TENSOR_DELTA, ZSTD])
@@ -256,7 +268,7 @@ def test_a_patch_that_lies_about_memory_falls_back(device: Device):
     lying = Patch(honest.to, honest.base, honest.method, honest.blob, memory=1000)
     carrier = device.come_by(device.publish(NEW, lying, index=b"no index"))
     assert how(carrier) == [How.WHOLE]
-    assert "memory" in device.told[0]
+    assert "memory" in device.told[-1]
 
 
 def test_a_patch_that_is_gone_falls_back(device: Device):
@@ -264,7 +276,7 @@ def test_a_patch_that_is_gone_falls_back(device: Device):
     del device.source.blobs[offered.blob.sha256]
     carrier = device.come_by(device.publish(NEW, offered, index=b"no index"))
     assert how(carrier) == [How.WHOLE]
-    assert "there is no" in device.told[0]
+    assert "there is no" in device.told[-1]
 
 
 def test_a_base_that_has_rotted_falls_back(device: Device):
@@ -274,6 +286,36 @@ def test_a_base_that_has_rotted_falls_back(device: Device):
     path.write_bytes(OLD[:-1] + b"!")
     carrier = device.come_by(device.publish(NEW, offered, index=b"no index"))
     assert how(carrier) == [How.WHOLE]
+
+
+@pytest.mark.parametrize("method", [TENSOR_DELTA, ZSTD_PATCH])
+def test_a_base_that_cannot_be_read_falls_back(device: Device, monkeypatch, method: str):
+    base = device.store.path(blob_of(OLD).sha256).stat().st_ino
+    read = os.preadv
+
+    def fail(descriptor: int, *rest: Any) -> int:
+        if os.fstat(descriptor).st_ino == base:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, *rest)
+
+    offered = device.patch(method, OLD, NEW, NEW)
+    release = device.publish(NEW, offered, index=b"no index")
+    monkeypatch.setattr(os, "preadv", fail)
+    carrier = device.come_by(release)
+    assert how(carrier) == [How.WHOLE]
+    assert "Input/output error" in device.told[-1]
+
+
+def test_a_disk_that_is_full_is_no_fault_of_a_patch(device: Device, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    offered = device.patch(TENSOR_DELTA, OLD, NEW, NEW)
+    release = device.publish(NEW, offered)
+    monkeypatch.setattr(Partial, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        device.come_by(release)
+    assert device.told == []
 
 
 def test_chunks_that_have_rotted_are_fetched(device: Device):
@@ -302,6 +344,32 @@ def test_an_index_that_cannot_be_had_is_no_reason_to_stop(device: Device):
     release = device.publish(NEW)
     del device.source.blobs[blob_of(index_of(NEW).to_bytes()).sha256]
     assert how(device.come_by(release)) == [How.WHOLE]
+    [told] = device.told
+    assert "chunk index" in told
+    assert "there is no" in told
+
+
+def test_a_busy_server_costs_time_before_it_costs_the_cheap_way(device: Device):
+    offered = device.patch(TENSOR_DELTA, OLD, NEW, NEW)
+    release = device.publish(NEW, offered)
+    device.source.busy[offered.blob.sha256] = 2 * Patience().tries
+    assert how(device.come_by(release)) == [How.PATCH]
+    assert device.told == []
+
+
+def test_a_busy_server_costs_time_before_it_costs_the_chunks(device: Device):
+    release = device.publish(NEW)
+    device.source.busy[blob_of(index_of(NEW).to_bytes()).sha256] = 2 * Patience().tries
+    assert how(device.come_by(release)) == [How.CHUNKS]
+    assert device.told == []
+
+
+def test_a_patch_that_is_never_to_be_had_does_not_stop_the_update(device: Device):
+    offered = device.patch(TENSOR_DELTA, OLD, NEW, NEW)
+    device.source.busy[offered.blob.sha256] = 1000
+    assert how(device.come_by(device.publish(NEW, offered))) == [How.CHUNKS]
+    [told] = device.told
+    assert "503" in told
 
 
 def test_if_no_way_does_the_last_one_says_why(device: Device):
@@ -336,7 +404,7 @@ def test_stopped_in_the_middle_it_goes_on_another_time(device: Device):
 
     release = device.publish(NEW, offered)
     sources = Sources([device.source])
-    planner = Planner([release], [device.old], device.store, sources, LIMITS)
+    planner = Planner([release], [device.old], device.store, sources, LIMITS, device.told.append)
     carrier = Carrier(sources, device.store, device.told.append, stop)
     with pytest.raises(StoppedError):
         list(carrier.carry_out(planner))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -121,6 +122,31 @@ def test_index_of_another_file_is_not_used(store):
 def test_small(store):
     with serving(BlobServer(b"small")) as sources:
         assert fetch_small(sources, blob_of(b"small")) == b"small"
+
+
+@pytest.mark.parametrize("fault", [faults.truncate(), faults.reset(), faults.status(503)])
+def test_small_is_asked_for_again(fault):
+    data = some_data(5000)
+    server = BlobServer(data, [fault])
+    with serving(server) as sources:
+        assert sources.fetch_blob(blob_of(data)) == data
+        assert len(server.ranges) == 2
+    server = BlobServer(data, [fault])
+    with serving(server) as sources:
+        assert sources.fetch("metadata/timestamp.json", 5000) == data
+
+
+def test_small_but_slow_is_judged_by_its_rate():
+    """An index of a megabyte takes its time on a poor link; a document of TUF must not."""
+    data = some_data(300_000)
+    hasty = replace(faults.HASTY, total=0.5, rate=20_000)
+    with serving(BlobServer(data, rate=200_000), patience=hasty) as sources:
+        assert sources.fetch_blob(blob_of(data)) == data
+    with (
+        serving(BlobServer(data, rate=200_000), patience=hasty) as sources,
+        pytest.raises(Unavailable, match=r"longer than 0\.5 seconds"),
+    ):
+        sources.fetch("metadata/timestamp.json", len(data))
 
 
 def test_source_that_is_no_server(store):

@@ -5,15 +5,16 @@ If it is not, or a way cannot be gone, the next cheapest is: a bad patch or inde
 no more than that (attack row 27).
 """
 
+import functools
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
-from modelward.errors import Gate, Refused, Unavailable
+from modelward.errors import Gate, NotFound, Refused, Unavailable
 from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob, Patch, Release
 from modelward.transfer import fetch, patch, plan
@@ -23,6 +24,9 @@ from modelward.transfer.sources import Sources
 
 BLOCK = 1 << 20  # bytes
 READ = 256 << 10  # bytes of a patch at a time
+ROUNDS = 3  # times that a way is tried, where its sources may only be busy, before the next one
+
+T = TypeVar("T")
 
 
 class Shelf(fetch.Shelf, Protocol):
@@ -84,17 +88,17 @@ def _alone(_blob: Blob, _cost: int, _progress: Progress) -> bool:
     return False
 
 
+@dataclass
 class Planner:
     """Gate 9: looks at what is here and what is offered, and plans.
 
-    Args:
+    Attributes:
         releases: The releases to install.
         installed: Those whose files are here.
         store: Where blobs are kept.
         sources: Where chunk indexes come from, if they are not here.
         limits: What the device can do.
-
-    Attributes:
+        tell: Told, in words for people, of a chunk index that is of no use.
         plan: The plan.
         looked: Chunk indexes that were fetched to make it, as documents, by blob.
 
@@ -102,20 +106,17 @@ class Planner:
         Unavailable: The files would not fit.
     """
 
-    def __init__(
-        self,
-        releases: Sequence[Release],
-        installed: Iterable[Release],
-        store: Shelf,
-        sources: Sources,
-        limits: Limits,
-    ) -> None:
-        self.looked: dict[Blob, bytes] = {}
-        self._releases = releases
-        self._here = _survey(store, installed)
-        self._store = store
-        self._sources = sources
-        self._limits = limits
+    releases: Sequence[Release]
+    installed: Iterable[Release]
+    store: Shelf
+    sources: Sources
+    limits: Limits
+    tell: Callable[[str], None]
+    looked: dict[Blob, bytes] = field(default_factory=dict)
+    _useless: set[Blob] = field(default_factory=set)  # indexes of which that was told
+
+    def __post_init__(self) -> None:
+        self._here = _survey(self.store, self.installed)
         self.plan = self._plan(frozenset())
 
     @property
@@ -137,19 +138,25 @@ class Planner:
                 ),
                 patches=tuple(patch for patch in release.patches if patch.blob not in failed),
             )
-            for release in self._releases
+            for release in self.releases
         ]
-        blobs = plan.worth_a_look(releases, self._here, self._limits)
+        blobs = plan.worth_a_look(releases, self._here, self.limits)
         indexes = {index.sha256: index for blob in blobs if (index := self._look(blob))}
-        return plan.make(releases, self._here, self._limits, indexes)
+        return plan.make(releases, self._here, self.limits, indexes)
 
     def _look(self, blob: Blob) -> ChunkIndex | None:
         """Return a chunk index. That it is none, or cannot be had, is no reason to stop."""
-        with suppress(Refused, Unavailable):
-            data = self.looked.get(blob) or self._store.read(blob)
+        if blob in self._useless:
+            return None
+        try:
+            data = self.looked.get(blob) or self.store.read(blob)
             if data is None:
-                data = self.looked[blob] = self._sources.fetch_blob(blob)
+                data = _patiently(self.sources, lambda: self.sources.fetch_blob(blob))
+                self.looked[blob] = data
             return ChunkIndex.parse(data)
+        except (Refused, Unavailable) as error:
+            self._useless.add(blob)
+            self.tell(f"the chunk index {blob.sha256[:16]} is of no use: {error.reason}")
         return None
 
 
@@ -238,7 +245,10 @@ class Carrier:
         while True:
             way = step.ways[0] if len(failed) < plan.TRIES else step.ways[-1]
             try:
-                self._go(step.blob, way)
+                if way.how is How.WHOLE:
+                    self._go(step.blob, way)
+                else:
+                    _patiently(self.sources, functools.partial(self._go, step.blob, way))
             except (Refused, Unavailable) as error:
                 if way.how is How.WHOLE or error is self._stopped:
                     raise
@@ -275,16 +285,23 @@ class Carrier:
             with ExitStack() as stack:
                 base = None
                 if offered.base is not None:
-                    base = stack.enter_context(self.store.open(offered.base)).fileno()
-                content = stack.enter_context(self.store.open(offered.blob.sha256))
+                    base = stack.enter_context(self._open(offered.base)).fileno()
+                content = stack.enter_context(self._open(offered.blob.sha256))
                 with self.store.partial(blob) as file:
                     self._apply(blob, offered, base, content, file)
-        except FileNotFoundError as error:
-            raise Unavailable(f"what a patch starts from is gone: {error.filename}") from error
+        except _UnreadableError as error:
+            self.store.remove(offered.blob.sha256)
+            raise Unavailable(f"what it starts from cannot be read: {error}") from error
         except Refused:
             self.store.remove(offered.blob.sha256)
             raise
         self.store.remove(offered.blob.sha256)  # it has served
+
+    def _open(self, sha256: str) -> BinaryIO:
+        try:
+            return self.store.open(sha256)
+        except OSError as error:
+            raise _UnreadableError(error) from error
 
     def _apply(
         self, blob: Blob, offered: Patch, base: int | None, content: BinaryIO, file: fetch.Partial
@@ -296,6 +313,11 @@ class Carrier:
                 offered.method, base, _blocks(content), writer.add, blob.length, offered.memory
             )
             writer.check(blob)
+        except OSError as error:
+            file.restart()
+            if error is writer.error:
+                raise
+            raise _UnreadableError(error) from error
         except BaseException:
             file.restart()
             raise
@@ -326,12 +348,21 @@ class Carrier:
                     file.write(chunk.offset, view)
 
 
+class _UnreadableError(Exception):
+    """What is here, and a file would be made of, cannot be read."""
+
+
 class _Writing:
-    """Hashes and writes a file from its start to its end, as a patch makes it."""
+    """Hashes and writes a file from its start to its end, as a patch makes it.
+
+    Attributes:
+        error: Why it could not be written, if that is so.
+    """
 
     def __init__(self, file: fetch.Partial, go_on: Callable[[], None]) -> None:
         self.digest = hashlib.sha256()
         self.count = 0
+        self.error: OSError | None = None
         self._file = file
         self._go_on = go_on
         self._buffer = file.buffers(1, BLOCK)[0]
@@ -341,7 +372,11 @@ class _Writing:
         view = self._file.place(self._buffer, self.count, len(block))
         view[:] = block  # to where it can be written fast
         self.digest.update(view)
-        self._file.write(self.count, view)
+        try:
+            self._file.write(self.count, view)
+        except OSError as error:
+            self.error = error
+            raise
         self.count += len(block)
         self._go_on()
 
@@ -349,6 +384,22 @@ class _Writing:
         """Raise Refused unless what was written is the file."""
         if (self.count, self.digest.hexdigest()) != (blob.length, blob.sha256):
             raise Refused(Gate.FETCH, "it makes another file", "tell whoever published it")
+
+
+def _patiently(sources: Sources, work: Callable[[], T]) -> T:
+    """Do something, and again later if that may help: another way costs bytes, and this time."""
+    first = sources.patience.tries  # so often it was tried by then
+    for failures in range(first, first + ROUNDS - 1):
+        try:
+            return work()
+        except NotFound:
+            raise
+        except Unavailable as error:
+            if error.again is None:
+                raise
+            wish = error.again
+        sources.sleep(sources.patience.before_try(failures, wish))
+    return work()
 
 
 def _blocks(file: BinaryIO) -> Iterator[memoryview]:

@@ -20,7 +20,7 @@ from modelward.formats.release import Blob
 from modelward.transfer import pieces
 from modelward.transfer.board import WINDOW, Board, Connection
 from modelward.transfer.pieces import PIECE, Attempt, Piece
-from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, wrong
+from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, rather, wrong
 
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
 TICK = 0.1  # seconds between two looks at how far things are
@@ -342,7 +342,7 @@ class _Transfer:
                     return
                 except Unavailable as error:
                     self._sources.failed(me.standing)
-                    self._problem = self._problem or at_fetch(error)
+                    self._problem = rather(self._problem, at_fetch(error))
                     brought = self._counts.get(me.number, 0) - before
                     failures = 1 if brought >= ENOUGH else failures + 1
                     if error.again is None or failures >= patience.tries:

@@ -337,7 +337,7 @@ def _blocks(
                 throttle.spend(len(data))
             yield memoryview(data)
     if response.length:
-        raise Unavailable(f"{url}: the server stopped {response.length} bytes short")
+        raise _later(f"{url}: the server stopped {response.length} bytes short")
     if response.length == 0:
         response.close()  # until Python 3.11.8, read1 left it open: the connection went to waste
 

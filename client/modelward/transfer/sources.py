@@ -19,8 +19,8 @@ from modelward.formats.release import Blob
 from modelward.transfer.http import Http
 from modelward.transfer.pace import Clock, Patience, Sleep
 
-# Where in a repository TUF's metadata, its targets, and the transparency log are.
-METADATA, TARGETS, LOG = "metadata/", "targets/", "log/"
+# Where in a repository TUF's metadata, its targets, the transparency log, and blobs are.
+METADATA, TARGETS, LOG, BLOBS = "metadata/", "targets/", "log/", "blobs/"
 ADVICE = "that server is broken or hostile: use another mirror"
 
 
@@ -98,7 +98,7 @@ class Source(Protocol):
 
 def blob_path(sha256: str) -> str:
     """Return where a blob is in every repository."""
-    return f"blobs/sha256/{sha256[:2]}/{sha256}"
+    return f"{BLOBS}sha256/{sha256[:2]}/{sha256}"
 
 
 class HttpSource:
@@ -117,7 +117,10 @@ class HttpSource:
 
     def fetch(self, path: str, limit: int) -> bytes:
         """Return a small document; see `Source`."""
-        return self._http.fetch(f"{self.name}/{path}", limit)
+        url = f"{self.name}/{path}"
+        if path.startswith(BLOBS):  # may be megabytes: judged by the rate, as all blobs are
+            return b"".join(map(bytes, self._http.stream(url, limit)))
+        return self._http.fetch(url, limit)
 
     def open(self, blob: Blob, start: int, stop: int) -> Reader:
         """Return a reader of a range of a blob; see `Source`."""
@@ -377,7 +380,7 @@ class _SoFar:
     """How sources failed to deliver a document.
 
     Attributes:
-        problem: The first problem, of who should have it.
+        problem: The first problem, of who should have it; rather one that may be over soon.
         absent: That somebody says there is no such document, which was not believed yet.
         wishes: After how many seconds to ask again, of whom that may help.
     """
@@ -387,7 +390,7 @@ class _SoFar:
     wishes: dict[int, float] = field(default_factory=dict)
 
     def failed(self, standing: Standing, error: Unavailable) -> None:
-        self.problem = self.problem or error
+        self.problem = rather(self.problem, error)
         if error.again is not None:
             self.wishes[standing.order] = error.again
 
@@ -399,6 +402,13 @@ class _SoFar:
         error = NotFound(f"{self.problem.reason}; {self.absent.reason}", self.absent.status)
         error.again = self.problem.again
         return error
+
+
+def rather(first: Unavailable | None, error: Unavailable) -> Unavailable:
+    """Return of two problems the one to tell of: the first, but rather one that may pass."""
+    if first is None or (first.again is None and error.again is not None):
+        return error
+    return first
 
 
 def _check(name: str, data: bytes, blob: Blob) -> None:

@@ -47,6 +47,17 @@ def apply(
         raise refused(f"makes a file of {length - left} bytes, not of {length}")
 
 
+def _read_through(base: int) -> None:
+    """Read the base, into the kernel's memory, before it is mapped.
+
+    A sector that cannot be read is an error here, and would be the end of the process there.
+    """
+    buffer = bytearray(BLOCK)
+    offset = 0
+    while count := os.preadv(base, [buffer], offset):
+        offset += count
+
+
 def memory_needed(window: int, base: int) -> int:
     """Return how many bytes of memory decoding takes.
 
@@ -60,6 +71,7 @@ def memory_needed(window: int, base: int) -> int:
 def _decoder(window: int, base: int | None) -> frames.Decompressor:
     if base is None or os.fstat(base).st_size < frames.LEAST_PREFIX:
         return frames.decompressor(window)
+    _read_through(base)
     # The library copies the base. Unmapped at once, it is not in memory twice while decoding.
     with mmap.mmap(base, 0, prot=mmap.PROT_READ) as content:
         return frames.decompressor(window, content)
