@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelward.errors import NotFound, Refused, Unavailable
-from modelward.formats.chunks import ChunkIndex
+from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob, Patch, Release, ReleaseFile
 from modelward.formats.ticket import Ticket
 from modelward.install.partial import Partial
@@ -73,9 +73,10 @@ class Memory:
         asked: The blobs that were asked for.
     """
 
-    name, kind = "memory", Kind.ORIGIN
-
-    def __init__(self, blobs: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, blobs: Mapping[str, bytes], name: str = "memory", kind: Kind = Kind.ORIGIN
+    ) -> None:
+        self.name, self.kind = name, kind
         self.blobs = dict(blobs)
         self.busy = Counter[str]()  # how often still, by blob
         self.sent = 0
@@ -113,6 +114,8 @@ class Device:
         (place / "store").mkdir(parents=True)
         self.place = place
         self.source = Memory({})
+        self.mirrors: list[Memory] = []
+        self.banned: list[str] = []
         self.told: list[str] = []
         self.progress: list[tuple[int, int]] = []
         self.limits = LIMITS
@@ -157,7 +160,7 @@ class Device:
 
     def come_by(self, *releases: Release) -> Carrier:
         """Plan and carry out; what comes of it must be the files."""
-        sources = Sources([self.source], Patience(pause=0.001))
+        sources = Sources([self.source, *self.mirrors], Patience(pause=0.001))
         self.source.sent = 0
         planner = Planner(releases, [self.old], self.store, sources, self.limits, self.told.append)
         before = self.store.lengths()
@@ -172,7 +175,9 @@ class Device:
         assert set(arrived) == {blob for blob in files if blob.sha256 not in before}
         for blob in files:
             assert self.store.is_intact(blob)
-        assert carrier.carried.fetched == self.source.sent
+        sent = self.source.sent + sum(mirror.sent for mirror in self.mirrors)
+        assert sent - MAX_CHUNK * len(self.mirrors) <= carrier.carried.fetched <= sent
+        self.banned = list(sources.banned())
         assert all(0 <= done <= total for done, total in self.progress)
         indexes = {file.chunks.sha256 for release in releases for file in release.files}
         extra = set(self.store.lengths()) - set(before) - {blob.sha256 for blob in arrived}
@@ -227,6 +232,20 @@ def test_a_compressed_copy_is_unpacked(device: Device, method: str):
     carrier = device.come_by(device.publish(data, offered))
     assert how(carrier) == [How.COMPRESSED]
     assert carrier.carried.fetched < 0.1 * len(data)
+
+
+def test_a_mirror_that_lies_wastes_one_piece_of_a_whole_file(device: Device):
+    """Its index is fetched only to tell which source lies, where there are several."""
+    data = os.urandom(8 * MAX_CHUNK)
+    release = device.publish(data)
+    wrong = bytes(byte ^ 1 for byte in data)
+    device.mirrors = [Memory({blob_of(data).sha256: wrong}, "liar", Kind.MIRROR)]
+    carrier = device.come_by(release)
+    assert how(carrier) == [How.WHOLE]
+    assert device.banned == ["liar"]
+    assert device.source.sent + device.mirrors[0].sent < len(data) + 2 * MAX_CHUNK
+    assert carrier.carried.fetched < len(data) + 2 * MAX_CHUNK
+    assert device.store.has(release.files[0].chunks)  # kept, for the next time
 
 
 # --- attack row 27: what goes wrong costs bytes, and no more

@@ -128,6 +128,26 @@ class Planner:
         """Return the ways to one file if some patches, or its chunk index, are of no use."""
         return next(step for step in self._plan(failed).steps if step.blob == blob)
 
+    def index_of(self, blob: Blob, failed: frozenset[Blob] = frozenset()) -> ChunkIndex | None:
+        """Return what a file consists of, if that costs little: it tells which source lies.
+
+        Args:
+            blob: The file.
+            failed: Indexes of no use.
+        """
+        offered = {
+            file.chunks
+            for release in self.releases
+            for file in release.files
+            if file.blob == blob and file.chunks not in failed
+        }
+        for offer in offered:
+            if offer is not None and offer.length <= blob.length // plan.LOOK:
+                index = self._look(offer)
+                if index and (index.sha256, index.length) == (blob.sha256, blob.length):
+                    return index
+        return None
+
     def _plan(self, failed: frozenset[Blob]) -> Plan:
         releases = [
             replace(
@@ -240,13 +260,15 @@ class Carrier:
 
     def _come_by(self, step: Step, planner: Planner) -> How:
         failed: set[Blob] = set()
+        if step.ways[0].how is How.WHOLE:
+            self._index_of(step.blob, planner, frozenset())  # of use to whoever shares it, too
         if self.share(step.blob, step.cost, self._received):
             step = Step(step.blob, step.ways[-1:])  # all of it is there, to be verified
         while True:
             way = step.ways[0] if len(failed) < plan.TRIES else step.ways[-1]
             try:
                 if way.how is How.WHOLE:
-                    self._go(step.blob, way)
+                    self._fetch(step.blob, self._index_of(step.blob, planner, frozenset(failed)))
                 else:
                     _patiently(self.sources, functools.partial(self._go, step.blob, way))
             except (Refused, Unavailable) as error:
@@ -257,6 +279,17 @@ class Carrier:
                 step = planner.without(step.blob, frozenset(failed))
             else:
                 return way.how
+
+    def _index_of(self, blob: Blob, planner: Planner, failed: frozenset[Blob]) -> ChunkIndex | None:
+        """Return the index of a file to fetch whole, if several sources may deliver it.
+
+        Without it one that lies would cost the file once more for each of them.
+        """
+        if blob.length <= MAX_CHUNK or len(self.sources.for_blobs()) == 1:
+            return None
+        index = planner.index_of(blob, failed)
+        self._keep_looks(planner)
+        return index
 
     def _go(self, blob: Blob, way: Way) -> None:
         if way.patch is not None:
