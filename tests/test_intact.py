@@ -46,7 +46,7 @@ def reboot(world: World, later: timedelta = timedelta(0)) -> None:
     journals = Device(load(world.device, {})).trials._journals
     journal = journals.load()
     assert journal.trial
-    trial = replace(journal.trial, boot="before", until=journal.trial.until - later)
+    trial = replace(journal.trial, boot="before", soaked=int(later.total_seconds()))
     journals.save(replace(journal, trial=trial))
 
 

@@ -4,15 +4,18 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from modelward.config import load
+from modelward.config import from_settings, load, merged
 from modelward.device import Device
 from modelward.errors import ExitCode, Gate
 from modelward.formats.channel import Entry
 from modelward.formats.release import Requirements
+from modelward.update import update
+from tests.crash.sticks import Silent
 from tests.simulator.chain import digest
 from tests.simulator.thief import CHANNEL, SERVER, Thief
 from tests.simulator.world import MODEL, TOKENIZER, World
@@ -54,7 +57,9 @@ def move_clock(world: World, span: timedelta) -> None:
     device = Device(load(world.device, {}))
     store = device.trials._journals
     journal = store.load()
-    trial = journal.trial and replace(journal.trial, until=journal.trial.until - span)
+    trial = journal.trial and replace(
+        journal.trial, soaked=journal.trial.soaked + int(span.total_seconds())
+    )
     failed = {key: replace(item, at=item.at - span) for key, item in journal.failed.items()}
     store.save(replace(journal, trial=trial, failed=failed))
 
@@ -144,13 +149,11 @@ def test_revoking_one_model_does_not_end_the_soak_of_another(world, run):
     health(world, PASS, soak="1h")
     world.publish("2.0.0", TOKENIZER)
     run("update")
-    until = run("status")["on_trial_until"]
     revoke(world, "1.1.0", offer="1.0.0", beside={TOKENIZER: Entry("2.0.0")})
     for _ in range(2):
         assert run("update")["running"] == {MODEL: "1.0.0", TOKENIZER: "2.0.0"}
         status = run("status")
         assert [name for name, its in status["models"].items() if its["on_trial"]] == [TOKENIZER]
-        assert status["on_trial_until"] == until
         assert TOKENIZER not in status["floors"]["releases"]
     run("rollback", TOKENIZER)
     assert {name: its["version"] for name, its in run("status")["models"].items()} == {
@@ -231,6 +234,19 @@ def test_soak(world, run):
     status = run("status")
     assert not status["models"][MODEL]["on_trial"]
     assert status["floors"]["releases"] == {MODEL: 4}
+
+
+def test_a_clock_that_is_set_right_does_not_end_a_soak(world, server):
+    """A device without a clock of its own updates before the network tells it the time."""
+    health(world, PASS, soak="1h")
+    world.publish("1.2.0")
+    config = from_settings(world.device, merged(world.device, {}, {"repository": server.url}))
+    for behind in (timedelta(hours=3), timedelta()):
+        clock = partial(lambda behind: datetime.now(UTC) - behind, behind)
+        device = Device(config, clock=clock)
+        assert update(device, (), Silent()).installed.active[MODEL].version == "1.2.0"
+        assert device.trials.on_trial().keys() == {MODEL}
+        assert device.floors.load().releases == {MODEL: 3}
 
 
 def test_soak_during_which_it_falls_ill(world, run):

@@ -467,7 +467,7 @@ def test_opening_while_updates_run(site):
         slot = site.stage(item)
         modelward.open_model(MODEL, site.state).close()
         site.trials.begin({MODEL: slot})
-        site.trials.switch({MODEL: slot}, site.now, confirmed=True)
+        site.trials.switch({MODEL: slot}, 0, confirmed=True)
         with modelward.open_model(MODEL, site.state) as model:
             assert model.read("model.onnx") == item.content["model.onnx"]
         site.trials.commit()

@@ -5,6 +5,7 @@ is in docs/install.md.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
@@ -81,35 +82,35 @@ def activate(
             trials.abandon()
         raise
     on_trial = bool(staged) and bool(settings.command or settings.soak)
-    until = now + timedelta(seconds=settings.soak)
-    trials.switch(staged, until, confirmed=not on_trial, kept=kept)
+    trials.switch(staged, math.ceil(settings.soak), confirmed=not on_trial, kept=kept)
     if on_trial:
         _run_command(device, staged, now, passed)
         if settings.soak:
             trials.healthy()
 
 
-def may_commit(device: Device, now: datetime, changed: Mapping[str, Slot]) -> bool:
-    """Tell whether nothing is on trial whose soak is not over.
+def may_commit(device: Device, changed: Mapping[str, Slot]) -> bool:
+    """Tell whether nothing is on trial whose soak was not over when it was judged last.
+
+    One that ends during this run is judged, and then confirmed, by the next.
 
     Args:
         device: The device.
-        now: Trusted time.
         changed: What `recover` could not judge: if it runs still, nothing is confirmed.
     """
     active = device.slots.installed().active
     if any(active.get(model) == slot for model, slot in changed.items()):
         return False
     trial = device.trials.journal.trial
-    return trial is None or now >= trial.until
+    return trial is None or not trial.left
 
 
 def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slot]:
     on_trial = device.trials.on_trial()
-    trial = device.trials.journal.trial
+    trial = device.trials.look()
     if not on_trial or trial is None:
         return {}
-    if not trial.seen or now >= trial.until:
+    if not trial.seen or not trial.left:
         # What was damaged since proves nothing, and must neither meet a parser nor be confirmed.
         # A newer release may still take its place: it may be what cannot be mended.
         changed = intact.changed(device, on_trial)
@@ -126,12 +127,13 @@ def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slo
             _go_back(device, error.reason, now)
             raise
     _run_command(device, on_trial, now, passed)
-    device.trials.healthy()
-    if now >= trial.until:
+    device.trials.healthy(trial)
+    if not trial.left:
         device.trials.commit()
         passed(Gate.COMMIT, f"{names}: the trial is over")
     else:
-        passed(Gate.HEALTH, f"{names}: on trial until {strict.rfc3339(trial.until)}")
+        until = strict.rfc3339(now + timedelta(seconds=trial.left))
+        passed(Gate.HEALTH, f"{names}: on trial until {until}")
     return {}
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 from modelward.config import Config
 from modelward.errors import PUT_ROOT_BACK, Gate, Refused
 from modelward.install.alarms import AlarmStore
-from modelward.install.boot import boot_id
+from modelward.install.boot import boot_id, uptime
 from modelward.install.floors import FloorStore
 from modelward.install.log_state import LogStore
 from modelward.install.memory import Unreadable
@@ -35,6 +35,7 @@ class Device:
         facts: What its releases may require of it.
         environment: The environment of the operator's command.
         boot: Returns what tells one boot of the device from another.
+        uptime: Returns seconds since that boot.
     """
 
     config: Config
@@ -42,6 +43,7 @@ class Device:
     facts: Facts = field(default_factory=lambda: Facts(platform.machine(), runtime_version))
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     boot: Callable[[], str] = boot_id
+    uptime: Callable[[], int] = uptime
 
     @property
     def root(self) -> bytes:
@@ -81,7 +83,7 @@ class Device:
     @property
     def trials(self) -> Trials:
         """What takes releases on trial."""
-        return Trials(self.config.state, self.slots, self.floors, self.boot)
+        return Trials(self.config.state, self.slots, self.floors, self.boot, self.uptime)
 
     @property
     def alarms(self) -> AlarmStore:

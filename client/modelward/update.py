@@ -236,7 +236,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         raised = replace(
             repository.new_floors(), time=passed, releases=floors.releases, reset=floors.reset
         )
-        if activate.may_commit(device, now, changed):
+        if activate.may_commit(device, changed):
             _commit(device, raised, changes, watch)
             _come_to_rest(device, models, repository, channel, installed, now)
         else:

@@ -52,7 +52,7 @@ def two(site: Site) -> None:
 def trial(site: Site) -> None:
     """Let 3.0.0 be on trial there."""
     two(site)
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
 
 
 def littered(site: Site) -> None:
@@ -91,13 +91,13 @@ def two_models(site: Site) -> None:
     """Let 3.0.0 be on trial, and another model have a release to go back to."""
     site.install(ONE, ELSE)
     site.install(TWO, ELSE_TWO)
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
 
 
 def back(site: Site) -> None:
     """Let that other model go back, as when what it runs is revoked."""
     kept = {ELSE.model: site.slots.installed().previous[ELSE.model]}
-    site.trials.switch({}, site.now, confirmed=True, kept=kept)
+    site.trials.switch({}, 0, confirmed=True, kept=kept)
 
 
 def the_trial_fails(site: Site, *, ended: bool) -> None:
@@ -108,17 +108,17 @@ def the_trial_fails(site: Site, *, ended: bool) -> None:
     site.trials.roll_back("no good", site.now)
     assert site.versions() == ("2.0.0", "1.0.0")
     assert site.versions(ELSE.model) == runs
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
 
 
 SCENARIOS = {
     "first installation": Scenario(lambda _: None, lambda site: site.install(ONE), None, "1.0.0"),
     "install": Scenario(two, lambda site: site.install(THREE, ELSE), "2.0.0", "3.0.0"),
     "install on trial": Scenario(
-        two, lambda site: site.try_out(THREE, until=site.now + HOUR), "2.0.0", "3.0.0"
+        two, lambda site: site.try_out(THREE, soak=HOUR), "2.0.0", "3.0.0"
     ),
     "supersede a trial": Scenario(
-        trial, lambda site: site.try_out(FOUR, until=site.now + HOUR), "3.0.0", "4.0.0"
+        trial, lambda site: site.try_out(FOUR, soak=HOUR), "3.0.0", "4.0.0"
     ),
     "confirm a trial": Scenario(trial, lambda site: site.trials.commit(), "3.0.0", "3.0.0"),
     "trial fails": Scenario(

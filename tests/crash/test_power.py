@@ -11,7 +11,7 @@ from modelward.errors import UsageError
 from modelward.install import fsops
 from tests.crash import volume
 from tests.crash.power import CUTS, Bench
-from tests.crash.scenarios import SCENARIOS, check
+from tests.crash.scenarios import HOUR, SCENARIOS, check
 from tests.install.site import Site, chain
 
 SAMPLE = 4  # points of each scenario
@@ -90,7 +90,7 @@ def live(state: Path) -> None:
     site.install(chain("1.0.0", 2))
     site.install(chain("2.0.0", 3))
     assert site.versions() == ("2.0.0", "1.0.0")
-    site.try_out(chain("3.0.0", 4), until=site.now)
+    site.try_out(chain("3.0.0", 4), soak=HOUR)
     site.trials.roll_back("no good", site.now)
     assert site.versions() == ("2.0.0", "1.0.0")
     site.trials.go_back(site.slots.installed().previous, "by hand")

@@ -241,8 +241,10 @@ trials = st.builds(
     st.sampled_from(Phase),
     numbers,
     st.integers(1, MAX_INT),
-    times,
+    numbers,
+    numbers,
     texts,
+    numbers,
     numbers,
     st.booleans(),
 )

@@ -1,7 +1,7 @@
 """A device's state directory with releases installed in it, without a repository."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from modelward.config import FILE, from_settings
@@ -46,7 +46,10 @@ class Site:
         (state / FILE).write_text(config.to_toml())
         self.now = now
         self.boot = "first"
-        self.device = Device(config, clock=lambda: self.now, boot=lambda: self.boot)
+        self.uptime = 0
+        self.device = Device(
+            config, clock=lambda: self.now, boot=lambda: self.boot, uptime=lambda: self.uptime
+        )
         self.trials = self.device.trials
         self.store = self.device.store
         self.slots = self.device.slots
@@ -70,17 +73,17 @@ class Site:
     def commit(self, slots: Mapping[str, Slot]) -> Installed:
         """Switch to staged slots, confirm them, and drop what nobody wants."""
         self.trials.begin(slots)
-        installed = self.trials.switch(slots, self.now, confirmed=True)
+        installed = self.trials.switch(slots, 0, confirmed=True)
         self.trials.commit()
         self.trials.collect()
         return installed
 
-    def try_out(self, *items: HonestChain, until: datetime) -> None:
+    def try_out(self, *items: HonestChain, soak: timedelta) -> None:
         """Take releases on trial as an update does."""
         self.trials.recover(self.now)
         slots = {item.model: self.stage(item) for item in items}
         self.trials.begin(slots)
-        self.trials.switch(slots, until, confirmed=False)
+        self.trials.switch(slots, int(soak.total_seconds()), confirmed=False)
 
     def tree(self) -> dict[str, tuple[int, bytes]]:
         """Return everything that is on disk: mode and content by path."""

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from modelward import activate
 from modelward.errors import Gate, Unavailable
 from modelward.formats.floors import Floors
 from modelward.formats.floors_reset import FloorsReset
@@ -38,16 +39,18 @@ def site(tmp_path) -> Site:
 @pytest.fixture
 def on_trial(site) -> Site:
     """A device on which 3.0.0 is on trial for an hour."""
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
     return site
 
 
 def later(site: Site, span: timedelta) -> None:
     site.now += span
+    site.uptime += int(span.total_seconds())
 
 
 def reboot(site: Site) -> None:
     site.boot += "+"
+    site.uptime = 0
     site.trials.recover(site.now)
 
 
@@ -85,7 +88,7 @@ def test_trial_that_fails(on_trial):
 
 def test_first_installation_that_fails(tmp_path):
     site = Site(tmp_path / "state")
-    site.try_out(ONE, until=site.now + HOUR)
+    site.try_out(ONE, soak=HOUR)
     site.trials.roll_back("it is no good", site.now)
     assert site.versions() == (None, None)
     assert not (site.state / "current").is_symlink()
@@ -95,7 +98,7 @@ def test_first_installation_that_fails(tmp_path):
 
 def test_all_models_go_back_together(site):
     site.install(OTHER)
-    site.try_out(THREE, OTHER_TWO, until=site.now + HOUR)
+    site.try_out(THREE, OTHER_TWO, soak=HOUR)
     site.trials.roll_back("one of them is no good", site.now)
     active = site.slots.installed().active
     assert {model: slot.version for model, slot in active.items()} == {
@@ -106,7 +109,7 @@ def test_all_models_go_back_together(site):
 
 
 def test_an_update_during_a_trial_joins_it(on_trial):
-    on_trial.try_out(OTHER, until=on_trial.now + HOUR)
+    on_trial.try_out(OTHER, soak=HOUR)
     assert on_trial.trials.on_trial().keys() == {MODEL, "other"}
     assert on_trial.versions() == ("3.0.0", "2.0.0")
     on_trial.trials.roll_back("no good", on_trial.now)
@@ -117,7 +120,7 @@ def test_an_update_during_a_trial_joins_it(on_trial):
 
 def test_a_release_during_a_trial_replaces_what_is_on_trial(on_trial):
     four = chain("4.0.0", 4)
-    on_trial.try_out(four, until=on_trial.now + HOUR)
+    on_trial.try_out(four, soak=HOUR)
     assert on_trial.versions() == ("4.0.0", "2.0.0")  # 3.0.0 was never confirmed
     on_trial.trials.commit()
     assert on_trial.versions() == ("4.0.0", "2.0.0")
@@ -130,14 +133,14 @@ def two_models(tmp_path) -> Site:
     site = Site(tmp_path / "state")
     site.install(ONE, OTHER)
     site.install(TWO, OTHER_TWO)
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
     site.trials.healthy()
     return site
 
 
 def revoke_other(site: Site) -> None:
     kept = {"other": site.slots.installed().previous["other"]}
-    site.trials.switch({}, site.now, confirmed=True, kept=kept)
+    site.trials.switch({}, 0, confirmed=True, kept=kept)
     site.trials.collect()
 
 
@@ -195,7 +198,7 @@ def test_a_model_that_goes_back_together_with_a_new_release_on_trial(site):
     site.install(OTHER)
     site.install(OTHER_TWO)
     kept = {"other": site.slots.installed().previous["other"]}
-    site.trials.switch({MODEL: site.stage(THREE)}, site.now + HOUR, confirmed=False, kept=kept)
+    site.trials.switch({MODEL: site.stage(THREE)}, 3600, confirmed=False, kept=kept)
     assert site.trials.on_trial().keys() == {MODEL}
     site.trials.roll_back("it is no good", site.now)
     assert runs(site) == {MODEL: "2.0.0", "other": "1.0.0"}
@@ -203,7 +206,7 @@ def test_a_model_that_goes_back_together_with_a_new_release_on_trial(site):
 
 def test_a_release_on_trial_that_is_revoked_ends_its_trial(two_models):
     kept = {MODEL: two_models.slots.installed().previous[MODEL]}
-    two_models.trials.switch({}, two_models.now, confirmed=True, kept=kept)
+    two_models.trials.switch({}, 0, confirmed=True, kept=kept)
     two_models.trials.recover(two_models.now)
     assert two_models.versions() == ("2.0.0", "1.0.0")
     assert two_models.trials.journal.trial is None
@@ -212,11 +215,10 @@ def test_a_release_on_trial_that_is_revoked_ends_its_trial(two_models):
 
 def test_a_release_without_a_soak_joins_an_open_trial(two_models):
     """The settings may have changed since that trial began."""
-    until = two_models.trials.journal.trial.until
     slots = {"other": two_models.stage(chain("3.0.0", 3, model="other"))}
-    two_models.trials.switch(slots, two_models.now, confirmed=True)
+    two_models.trials.switch(slots, 0, confirmed=True)
     trial = two_models.trials.journal.trial
-    assert (trial.phase, trial.until) == (Phase.TRIAL, until)
+    assert (trial.phase, trial.left) == (Phase.TRIAL, 3600)
     assert two_models.trials.on_trial().keys() == {MODEL, "other"}
 
 
@@ -250,6 +252,52 @@ def test_recovery_in_the_same_boot_counts_no_start(on_trial):
     for _ in range(3 * MAX_STARTS):
         on_trial.trials.recover(on_trial.now)
     assert on_trial.trials.journal.trial.starts == 0
+
+
+def left(site: Site) -> timedelta:
+    return site.trials.until(site.now) - site.now
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=-365), 3 * HOUR, timedelta(days=365)])
+def test_a_clock_that_is_set_neither_ends_nor_prolongs_a_soak(on_trial, jump):
+    on_trial.now += jump
+    assert left(on_trial) == HOUR
+    later(on_trial, HOUR / 4)
+    on_trial.trials.healthy()
+    on_trial.now -= 2 * jump
+    assert left(on_trial) == HOUR * 3 / 4
+    later(on_trial, HOUR)
+    assert left(on_trial) == timedelta()
+
+
+@pytest.mark.parametrize("boot_id", ["", "+"])
+def test_a_soak_goes_on_over_boots(on_trial, boot_id):
+    """But not what a boot ran after its last check, nor the day for which the device was off."""
+    later(on_trial, HOUR / 4)
+    on_trial.trials.healthy()
+    later(on_trial, HOUR / 4)
+    on_trial.now += timedelta(days=1)
+    on_trial.boot += boot_id  # not every system tells its boots apart
+    on_trial.uptime = 60
+    on_trial.trials.recover(on_trial.now)
+    assert left(on_trial) == HOUR * 3 / 4
+
+
+def test_a_soak_that_ends_unjudged_is_not_confirmed(on_trial):
+    """It ends during a long fetch, say: the next run judges it before it is confirmed."""
+    later(on_trial, HOUR)
+    assert not activate.may_commit(on_trial.device, {})
+    on_trial.trials.healthy()
+    assert activate.may_commit(on_trial.device, {})
+
+
+def test_a_release_that_joins_a_trial_soaks_in_full_and_shortens_no_other(on_trial):
+    later(on_trial, HOUR / 4)
+    on_trial.try_out(OTHER, soak=HOUR)
+    assert left(on_trial) == HOUR
+    later(on_trial, HOUR / 4)
+    on_trial.try_out(OTHER_TWO, soak=HOUR / 4)
+    assert left(on_trial) == HOUR * 3 / 4
 
 
 def test_a_staged_release_that_fails_is_dropped(site):

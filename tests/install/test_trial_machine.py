@@ -49,6 +49,8 @@ class Device(RuleBasedStateMachine):
         self.floors = dict.fromkeys(BOTH, 0)
         self.starts = 0
         self.seen = False
+        self.left = timedelta()  # of the soak, as of the last look
+        self.since = timedelta()  # that look, in this boot
         self.failed: set[tuple[str, str]] = set()
         self.pinned: dict[str, str] = {}
 
@@ -69,9 +71,13 @@ class Device(RuleBasedStateMachine):
         self.good[model] = (version, self.good[model][0])
         self.floors[model] = int(version.split(".", maxsplit=1)[0])
 
-    def _joins(self, model: str, version: str) -> None:
+    def _joins(self, model: str, version: str, soak: timedelta = SOAK) -> None:
+        if not self.trial:
+            self.left = timedelta()
         self.trial[model] = version
         self.starts, self.seen = 0, False
+        self.left = max(self.left - self.since, soak)
+        self.since = timedelta()
 
     def _goes_back(self, model: str) -> None:
         if model in self.trial:
@@ -99,7 +105,7 @@ class Device(RuleBasedStateMachine):
     @rule(model=MODELS)
     def try_out(self, model: str) -> None:
         item = self._release(model)
-        self.site.try_out(item, until=self.site.now + SOAK)
+        self.site.try_out(item, soak=SOAK)
         self._joins(model, item.version)
 
     @on_trial
@@ -107,9 +113,9 @@ class Device(RuleBasedStateMachine):
     def install_without_soak(self, model: str) -> None:
         """The settings have changed since the trial began, which goes on."""
         item = self._release(model)
-        self.site.trials.switch({model: self.site.stage(item)}, self.site.now, confirmed=True)
+        self.site.trials.switch({model: self.site.stage(item)}, 0, confirmed=True)
         if self.trial.keys() - {model}:
-            self._joins(model, item.version)
+            self._joins(model, item.version, timedelta())
         else:
             self.site.trials.commit()
             self.trial = {}
@@ -121,7 +127,7 @@ class Device(RuleBasedStateMachine):
         kept = self._kept(model)
         if not kept:
             return
-        self.site.trials.switch({}, self.site.now, confirmed=True, kept=kept)
+        self.site.trials.switch({}, 0, confirmed=True, kept=kept)
         self._goes_back(model)
         if not self.trial:
             self.site.trials.commit()
@@ -135,7 +141,7 @@ class Device(RuleBasedStateMachine):
         (other,) = BOTH - {model}
         item = self._release(other)
         slots = {other: self.site.stage(item)}
-        self.site.trials.switch(slots, self.site.now + SOAK, confirmed=False, kept=kept)
+        self.site.trials.switch(slots, int(SOAK.total_seconds()), confirmed=False, kept=kept)
         self._goes_back(model)
         self._joins(other, item.version)
 
@@ -167,6 +173,14 @@ class Device(RuleBasedStateMachine):
         self.site.trials.healthy()
         self.starts = 0 if self.seen else self.starts
         self.seen = True
+        self.left, self.since = self.left - self.since, timedelta()
+
+    @rule(minutes=st.integers(0, 90), clock=st.integers(-10_000, 10_000))
+    def wait(self, minutes: int, clock: int) -> None:
+        """Let time pass, and somebody set the clock."""
+        self.since += timedelta(minutes=minutes)
+        self.site.uptime += 60 * minutes
+        self.site.now += timedelta(minutes=clock)
 
     @rule()
     def reboot(self) -> None:
@@ -178,6 +192,8 @@ class Device(RuleBasedStateMachine):
 
     def _start(self) -> None:
         self.site.boot += "+"
+        self.site.uptime = 60
+        self.since = timedelta()
         self.site.trials.recover(self.site.now)
 
     @rule(model=MODELS)
@@ -231,7 +247,7 @@ class Device(RuleBasedStateMachine):
         else:
             self._cut(
                 left,
-                lambda: self.site.trials.switch({}, self.site.now, confirmed=True, kept=kept),
+                lambda: self.site.trials.switch({}, 0, confirmed=True, kept=kept),
             )
         if self.site.versions(model)[0] == kept[model].version:
             self._goes_back(model)
@@ -271,6 +287,9 @@ class Device(RuleBasedStateMachine):
         assert (journal.trial is not None) == bool(self.trial)
         on_trial = self.site.trials.on_trial().items()
         assert {model: slot.version for model, slot in on_trial} == self.trial
+        if self.trial:
+            left = max(self.left - self.since, timedelta())
+            assert self.site.trials.until(self.site.now) == self.site.now + left
         known = journal.failed.values()
         assert {(item.model, item.version) for item in known if item.times} == self.failed
         assert {model: pin.slot.version for model, pin in journal.pins.items()} == self.pinned

@@ -33,7 +33,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     installed = device.slots.installed()
     floors = device.known(device.floors.load)
     journal = device.trials.journal
-    on_trial = device.trials.on_trial()
+    on_trial, until = device.trials.on_trial(), device.trials.until(device.clock())
     ended = last.read(device.config.state)
     memory = _log_memory(device)
     key = device_key.public_of(device.config.state)
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
         }
         if floors
         else None,
-        "on_trial_until": strict.rfc3339(journal.trial.until) if journal.trial else None,
+        "on_trial_until": strict.rfc3339(until) if until else None,
         "failed": [failure.to_dict() for failure in journal.failed.values() if failure.times],
         "log": memory.to_dict() if memory else None,
         "reports": {

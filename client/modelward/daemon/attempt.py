@@ -218,8 +218,8 @@ def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]
     if not only_check:
         with contextlib.suppress(OSError):  # the note must not hide what it is about
             last.write(config.state, device.clock(), result)
-    trial = device.trials.journal.trial
-    return result | {"trial_until": strict.rfc3339(trial.until) if trial else None}
+    until = device.trials.until(device.clock())
+    return result | {"trial_until": strict.rfc3339(until) if until else None}
 
 
 def _judge_trial(device: "Device", watch: Watch) -> None:

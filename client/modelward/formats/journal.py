@@ -44,8 +44,10 @@ class Trial:
         phase: How far it has come.
         good: The generation to go back to; 0 for none, before anything was installed.
         generation: The generation on trial.
-        until: When the soak is over.
-        boot: The boot during which this was last looked at.
+        soak: Seconds that it is to be on trial.
+        soaked: Seconds that it has been, up to when it was last looked at.
+        boot: The boot during which that was.
+        uptime: Seconds since that boot began, then.
         starts: How often the device was started since, and not seen alive at two checks.
         seen: Whether this boot saw a check that found it healthy.
     """
@@ -53,10 +55,27 @@ class Trial:
     phase: Phase
     good: int
     generation: int
-    until: datetime
+    soak: int
+    soaked: int = 0
     boot: str = ""
+    uptime: int = 0
     starts: int = 0
     seen: bool = False
+
+    @property
+    def left(self) -> int:
+        """Seconds that it remains on trial."""
+        return max(0, self.soak - self.soaked)
+
+    def looked_at(self, boot: str, uptime: int) -> "Trial":
+        """Return the trial with what this boot has run since the last look added to `soaked`.
+
+        No clock that somebody can set has a say in it. What a boot ran before its first look and
+        after its last does not count; nor does the time that the device was off.
+        """
+        same = boot == self.boot and uptime >= self.uptime
+        ran = uptime - self.uptime if same else 0
+        return replace(self, soaked=self.soaked + ran, boot=boot, uptime=uptime)
 
     @classmethod
     def read(cls, fields: strict.Fields) -> "Trial":
@@ -73,8 +92,10 @@ class Trial:
             phase=phase,
             good=fields.integer("good"),
             generation=fields.integer("generation", least=1),
-            until=fields.time("until"),
+            soak=fields.integer("soak"),
+            soaked=fields.integer("soaked"),
             boot=fields.text("boot"),
+            uptime=fields.integer("uptime"),
             starts=fields.integer("starts"),
             seen=fields.boolean("seen"),
         )
@@ -85,8 +106,10 @@ class Trial:
             "phase": self.phase.value,
             "good": self.good,
             "generation": self.generation,
-            "until": strict.rfc3339(self.until),
+            "soak": self.soak,
+            "soaked": self.soaked,
             "boot": self.boot,
+            "uptime": self.uptime,
             "starts": self.starts,
             "seen": self.seen,
         }

@@ -1,5 +1,6 @@
-"""Which boot of the machine this is."""
+"""Which boot of the machine this is, and for how long it has lasted."""
 
+import time
 from pathlib import Path
 
 _ID = Path("/proc/sys/kernel/random/boot_id")
@@ -11,3 +12,8 @@ def boot_id() -> str:
         return _ID.read_text("ascii").strip()
     except OSError:
         return ""
+
+
+def uptime() -> int:
+    """Return seconds since boot, which nobody can set; those while suspended count."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))

@@ -7,7 +7,7 @@ cut interrupted. What runs is always exactly one whole generation: the old one o
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from modelward.errors import Unavailable
@@ -42,15 +42,22 @@ class Trials:
         slots: The installed releases.
         floors: What may only rise.
         boot: Returns what tells one boot of the device from another.
+        uptime: Returns seconds since that boot.
     """
 
     def __init__(
-        self, root: Path, slots: Slots, floors: FloorStore, boot: Callable[[], str]
+        self,
+        root: Path,
+        slots: Slots,
+        floors: FloorStore,
+        boot: Callable[[], str],
+        uptime: Callable[[], int],
     ) -> None:
         self._journals = JournalStore(root)
         self._slots = slots
         self._floors = floors
         self._boot = boot
+        self._uptime = uptime
 
     @property
     def journal(self) -> Journal:
@@ -63,6 +70,23 @@ class Trials:
         if trial is None or trial.phase is not Phase.TRIAL:
             return {}
         return self._slots.installed().changed_since(self._slots.generation(trial.good))
+
+    def until(self, now: datetime) -> datetime | None:
+        """Return when the soak of what is on trial is over, if the device runs on; None if none is.
+
+        Args:
+            now: The time, to which what is left is added.
+        """
+        trial = self.look()
+        return None if trial is None else now + timedelta(seconds=trial.left)
+
+    def look(self) -> Trial | None:
+        """Return what is on trial, with how long it has been so by now, or None."""
+        trial = self.journal.trial
+        return None if trial is None else self._looked_at(trial)
+
+    def _looked_at(self, trial: Trial) -> Trial:
+        return trial.looked_at(self._boot(), self._uptime())
 
     def recover(self, now: datetime) -> Recovered:
         """Finish or undo whatever was interrupted. Doing it twice is doing it once.
@@ -124,9 +148,8 @@ class Trials:
         if installed.number != trial.generation:
             # Cut before a switch that was to supersede what is on trial: that goes on.
             trial = replace(trial, phase=Phase.TRIAL, generation=installed.number)
-        boot = self._boot()
-        if trial.phase is Phase.TRIAL and trial.boot != boot:
-            trial = replace(trial, boot=boot, starts=trial.starts + 1, seen=False)
+        if trial.phase is Phase.TRIAL and trial.boot != self._boot():
+            trial = replace(self._looked_at(trial), starts=trial.starts + 1, seen=False)
         return replace(journal, trial=trial)
 
     def _carry_on(self, journal: Journal, now: datetime) -> Recovered:
@@ -163,7 +186,7 @@ class Trials:
     def switch(
         self,
         slots: Mapping[str, Slot],
-        until: datetime,
+        soak: int,
         *,
         confirmed: bool,
         kept: Mapping[str, Slot] | None = None,
@@ -174,7 +197,7 @@ class Trials:
 
         Args:
             slots: New releases, to go on trial.
-            until: When their soak is over.
+            soak: Seconds that they remain so.
             confirmed: Whether nothing remains to be judged of them: then only `commit` remains to
                 be done, unless others are on trial.
             kept: Releases that ran here before, to go back to, whatever becomes of a trial.
@@ -186,21 +209,21 @@ class Trials:
         others = _without(installed.changed_since(good), moved)
         if confirmed and not others:
             following = replace(good.with_releases(moved), number=installed.number + 1)
-            trial = self._trial(Phase.COMMITTING, good, following, until)
+            trial = self._trial(Phase.COMMITTING, good, following, 0)
         else:
             good = self._prepared_good(good, installed, kept)
             following = _on_trial(good, installed, {**others, **slots})
-            trial = self._trial(Phase.TRIAL, good, following, until)
+            trial = self._trial(Phase.TRIAL, good, following, soak)
             if others and journal.trial:
-                trial = _joined(journal.trial, trial, alone=not slots)
+                trial = _joined(self._looked_at(journal.trial), trial, alone=not slots)
         self._slots.prepare(following)
         self._journals.save(replace(journal, trial=trial))
         self._slots.switch(following.number)
         return following
 
-    def _trial(self, phase: Phase, good: Installed, following: Installed, until: datetime) -> Trial:
-        until = until.replace(microsecond=0)
-        return Trial(phase, good.number, following.number, until, self._boot())
+    def _trial(self, phase: Phase, good: Installed, following: Installed, soak: int) -> Trial:
+        numbers = (good.number, following.number)
+        return Trial(phase, *numbers, soak, boot=self._boot(), uptime=self._uptime())
 
     def _installed_and_good(self, journal: Journal) -> tuple[Installed, Installed]:
         """Return what runs, and what is gone back to if a trial fails."""
@@ -220,17 +243,22 @@ class Trials:
         self._slots.prepare(changed)
         return changed
 
-    def healthy(self) -> None:
-        """Note that what is on trial was found healthy.
+    def healthy(self, looked: Trial | None = None) -> None:
+        """Note that what is on trial was found healthy, and for how long it has been on trial.
 
         A device that lives to a second check in the same boot has started well.
+
+        Args:
+            looked: What `look` found when it began to be judged; default now.
         """
         journal = self.journal
         trial = journal.trial
-        if trial is None or (trial.seen and not trial.starts):
+        if trial is None:
             return
-        seen = replace(trial, seen=True, starts=0 if trial.seen else trial.starts)
-        self._journals.save(replace(journal, trial=seen))
+        starts = 0 if trial.seen else trial.starts
+        seen = replace(looked or self._looked_at(trial), seen=True, starts=starts)
+        if seen != trial:
+            self._journals.save(replace(journal, trial=seen))
 
     def commit(self, floors: Floors | None = None) -> None:
         """Confirm what is on trial: raise the floors, forget what it replaces.
@@ -385,4 +413,4 @@ def _joined(before: Trial, trial: Trial, *, alone: bool) -> Trial:
     """Return the trial of what is on trial already and of what joins it, if anything does."""
     if alone:
         return replace(before, good=trial.good, generation=trial.generation)
-    return replace(trial, until=max(before.until, trial.until))
+    return replace(trial, soak=max(before.left, trial.soak))
