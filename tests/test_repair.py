@@ -291,6 +291,19 @@ def test_nothing_proves_what_ran(world, server):
     assert "the state directory is damaged" in done.json["reason"]
 
 
+def test_nothing_is_left(world, server):
+    """What the advice for that says is installed anew, not below the floors."""
+    for name in ("slots", "generations"):
+        shutil.rmtree(world.device / name)
+    (world.device / "current").unlink()
+    for done in (world.client_here("verify"), repair(world)):
+        assert done.code == ExitCode.REFUSED
+        assert "run `modelward update`" in done.json["advice"]
+    assert world.client_here("update").code == ExitCode.DONE
+    assert world.read_model() == ("1.1.0", world.offered)
+    assert world.client_here("verify").code == ExitCode.DONE
+
+
 def test_a_forged_slot_is_not_taken_for_what_ran(world, server):
     """Attack row 29: who forges the note of what is installed still has to prove a release."""
     forged = slot(world).with_name("0123456789abcdef")

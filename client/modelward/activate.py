@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from modelward import fastpath, intact
+from modelward import fastpath, intact, restore
 from modelward.device import Device
 from modelward.errors import Gate, RolledBack
 from modelward.formats import strict
@@ -33,8 +33,11 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, 
 
     Raises:
         RolledBack: What was on trial does not work here: the generation before it runs again.
-        Refused: What is installed cannot be read.
+        Refused: What is installed cannot be read, and not be told from what else is here.
     """
+    lost = restore.current(device)
+    if lost:
+        passed(Gate.RECOVER, f"{lost}; what ran was found again")
     now = clock.trusted(device.clock(), device.floors.load().time)
     recovered = device.trials.recover(now)
     for note in recovered.notes:

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from html import escape
 from typing import Any
 
+from modelward import proof
 from modelward.device import Device
-from modelward.errors import Gate, Refused, UsageError
-from modelward.formats import Unverified, dsse, strict
+from modelward.errors import UsageError
+from modelward.formats import strict
 from modelward.formats.installed import Slot
-from modelward.formats.policy import ModelPolicy
 from modelward.log_memory import Memory, remember
-from modelward.trust import supply_chain
 from modelward.trust.repository import Cache, RoleState
 from modelward.trust.supply_chain import Attested, Chain, StepRecord
 
@@ -55,44 +53,10 @@ def explain(device: Device, model: str) -> Explanation:
     slot = device.slots.installed().active.get(model)
     if slot is None:
         raise UsageError(f"no model {model!r} is installed", f"run `modelward update {model}`")
-    attested, warning = proof(device, model, slot)
+    attested, warning = proof.of(device, model, slot)
     return Explanation(
         device.config.device_id, slot, attested, _roles(device, model), remember(device), warning
     )
-
-
-def proof(device: Device, model: str, slot: Slot) -> tuple[Attested, str | None]:
-    """Verify the kept proof of a slot again.
-
-    Returns:
-        The proof, and what would be refused if the release came today, or None.
-
-    Raises:
-        Refused: The proof does not hold.
-    """
-    release, _ = device.slots.release(model, slot)
-    folder = device.slots.directory(model, slot)
-
-    def kept(name: str) -> bytes:
-        try:
-            return (folder / name).read_bytes()
-        except OSError as error:
-            raise Refused(
-                Gate.INSTALL,
-                f"the proof of {model} cannot be read: {error}",
-                "set the device up again, and find out who deleted it",
-            ) from error
-
-    policy = ModelPolicy.parse(kept("policy.json"))
-    layout = dsse.Envelope.parse("layout", kept("layout.json"))
-    evidence = dsse.parse_evidence(kept("evidence.jsonl"))
-    claimed = Unverified(release)
-    try:
-        return supply_chain.verify(claimed, evidence, layout, policy, device.clock()), None
-    except Refused as error:
-        # An expired layout does not undo what was proven when it was in force.
-        in_force = datetime.min.replace(tzinfo=UTC)
-        return supply_chain.verify(claimed, evidence, layout, policy, in_force), error.reason
 
 
 def _roles(device: Device, model: str) -> tuple[RoleState, ...]:

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from modelward import fastpath, intact
+from modelward import fastpath, intact, restore
 from modelward.device import Device
 from modelward.errors import Gate, Refused, RolledBack, Unavailable, UsageError
 from modelward.formats.floors import TimeFloor
@@ -146,6 +146,7 @@ def collect(device: Device, *, dry_run: bool) -> Garbage:
 def _held(device: Device) -> Iterator[datetime]:
     """Hold the device's lock, with whatever was interrupted finished or undone."""
     with fsops.lock(device.config.state / "lock"):
+        restore.current(device)
         now = clock.trusted(device.clock(), _time_floor(device))
         recovered = device.trials.recover(now)
         if recovered.rolled_back:

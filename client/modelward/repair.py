@@ -73,13 +73,14 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         update.sources_of(device, given) as used,
     ):
-        restored = restore.generation(device)
+        lost = restore.current(device)
         found = scan.scan(device, models, progress)
         activate.recover(device, watch.passed, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)
         work.mend()
         after = scan.scan(device, models, progress) if found.damage else found
         alarm.end(device, after)
+    restored = [Damage(Part.GENERATION, "current", lost)] if lost else []
     mended = (*restored, *(each for each in found.damage if each not in after.damage))
     remaining = tuple((each, work.why(each)) for each in after.damage)
     return Repaired(mended, remaining, after, work.fetched)
@@ -242,7 +243,9 @@ class _Repair:
     def _mend_generation(self) -> None:
         """Make the same generation anew and switch to that: links are never changed in place."""
         installed = self._device.slots.installed()
-        restore.switch_to(self._device, replace(installed, number=installed.number + 1))
+        following = replace(installed, number=installed.number + 1)
+        self._device.slots.prepare(following)
+        self._device.slots.switch(following.number)
 
 
 def _is_in(device: Device, path: Path) -> bool:

@@ -1,40 +1,60 @@
 """Finding out again what ran, when the note of it was lost: each slot proves what it is."""
 
 import contextlib
-import hashlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelward import explain
+from modelward import proof
 from modelward.device import Device
-from modelward.errors import FormatError, Refused
-from modelward.formats import release as releases
+from modelward.errors import Refused
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.names import check_name
-from modelward.formats.release import Release
-from modelward.install import fsops
-from modelward.install.opened import Folder
-from modelward.scan import Damage, Part, installed_on
+
+# Errors of who reads, not of what is read: nothing is lost, and nothing is to be written over.
+_OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
-def generation(device: Device) -> tuple[Damage, ...]:
+def current(device: Device) -> str | None:
     """Make what is installed readable again, if it is not.
+
+    If only the pointer to a generation is gone, it is put back; else what ran is told from the
+    slots.
 
     Args:
         device: The device, whose lock the caller holds.
 
     Returns:
-        What was damaged; nothing if nothing was.
+        What was wrong; None if nothing was.
 
     Raises:
-        Refused: It cannot be told what ran.
+        Refused: It cannot be told what ran, or this process cannot read it now.
     """
     try:
-        installed_on(device)
+        device.trials.installed()
     except Refused as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THIS_PROCESS:
+            raise
         problem = error
     else:
-        return ()
+        return None
+    if not _put_back(device):
+        _tell_from_slots(device, problem)
+    return problem.reason
+
+
+def _put_back(device: Device) -> bool:
+    """Point at the generation that ran last, if only the pointer is lost."""
+    if (device.config.state / "current").is_symlink():
+        return False
+    for number in device.slots.last():
+        with contextlib.suppress(Refused):
+            if device.slots.generation(number).number == number:
+                device.slots.switch(number)
+                return True
+    return False
+
+
+def _tell_from_slots(device: Device, problem: Refused) -> None:
     found = {model: sorted(slots, key=_counter) for model, slots in _proven(device).items()}
     if not found:
         raise problem
@@ -44,18 +64,9 @@ def generation(device: Device) -> tuple[Damage, ...]:
         for model, slots in found.items()
         if (older := [slot for slot in slots if slot.counter < active[model].counter])
     }
-    numbers = [int(path.name) for path in _generations(device) if path.name.isdecimal()]
-    switch_to(device, Installed(max(numbers, default=0) + 1, active, previous))
-    return (Damage(Part.GENERATION, "current", problem.reason),)
-
-
-def switch_to(device: Device, installed: Installed) -> None:
-    """Make a generation and switch to it."""
-    device.slots.prepare(installed)
-    current = device.config.state / "current"
-    if not current.is_symlink():
-        fsops.remove(current)
-    device.slots.switch(installed.number)
+    number = max(device.slots.generations(), default=0) + 1
+    device.slots.prepare(Installed(number, active, previous))
+    device.slots.switch(number)
 
 
 def _active(device: Device, model: str, slots: list[Slot]) -> Slot:
@@ -77,26 +88,17 @@ def _active(device: Device, model: str, slots: list[Slot]) -> Slot:
 def _proven(device: Device) -> dict[str, list[Slot]]:
     """Return the slots whose own documents prove what they are, by model."""
     found: dict[str, list[Slot]] = {}
-    for path in sorted((device.config.state / "slots").glob("*/*")):
-        model = path.parent.name
-        with contextlib.suppress(OSError, FormatError, Refused, ValueError):
-            check_name(model)
-            with Folder(path) as folder:
-                document = folder.read("release.json", releases.CAP)
-            release = Release.parse(document)
-            digest = hashlib.sha256(document).hexdigest()
-            slot = Slot(release.version, release.counter, digest)
-            if (release.model, slot.name) == (model, path.name):
-                explain.proof(device, model, slot)
-                found.setdefault(model, []).append(slot)
+    for model, slot in device.slots.here():
+        with contextlib.suppress(Refused):
+            proof.of(device, model, slot)
+            found.setdefault(model, []).append(slot)
     return found
 
 
 def _generations(device: Device) -> Iterator[Path]:
     """Yield what is kept of generations, the newest first."""
-    folder = device.config.state / "generations"
-    numbers = [path for path in folder.glob("*") if path.name.isdecimal()]
-    yield from sorted(numbers, key=lambda path: int(path.name), reverse=True)
+    for number in device.slots.generations():
+        yield device.config.state / "generations" / str(number)
 
 
 def _counter(slot: Slot) -> int:

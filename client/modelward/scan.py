@@ -11,7 +11,7 @@ from typing import Any
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata
 
-from modelward import explain
+from modelward import proof
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused, UsageError
 from modelward.formats.floors import Floors
@@ -151,12 +151,12 @@ def installed_on(device: Device) -> Installed:
     Raises:
         Refused: It cannot be read; or nothing is, though the floors know that something was.
     """
-    installed = device.slots.installed()
+    installed = device.trials.installed()
     if not installed.number and device.floors.load().releases:
         raise Refused(
             Gate.INSTALL,
-            "the state directory is damaged: `current` is missing, though releases were installed",
-            "run `modelward verify --repair`",
+            "the state directory is damaged: nothing is left of the releases that were installed",
+            "run `modelward update`: it installs anew what is not older",
         )
     return installed
 
@@ -220,7 +220,7 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
 
     try:
         release, _ = device.slots.release(model, slot)
-        explain.proof(device, model, slot)
+        proof.of(device, model, slot)
     except Refused as error:
         yield damaged("proof", error.reason)
         return

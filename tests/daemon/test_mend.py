@@ -87,6 +87,32 @@ def test_it_finds_out_again_what_is_installed(world: World, server: Server, dama
         is_whole(world)
 
 
+def test_a_pointer_that_is_lost_costs_no_release(world: World, server: Server) -> None:
+    """Nobody answers, and then a release comes that does not work here: what ran runs on."""
+    assert world.client_here("pin").code == ExitCode.DONE
+    (world.device / "current").unlink()
+    with pytest.raises(Refused):
+        modelward.open_model(MODEL, world.device)
+    server.lie(r"/", servers.status(503))
+    with Running(world, server) as daemon:
+        assert "current: is missing" in daemon.wait_for("repairing")["message"]
+        assert daemon.wait_for("repaired")["fetched"] == 0
+        assert daemon.wait_for("checked")["outcome"] == "unavailable"
+    opens(world, "1.1.0", fallback=False)
+    assert world.client_here("status").json["models"][MODEL]["pinned"]
+    server.be_honest()
+    assert world.client_here("unpin").code == ExitCode.DONE
+    toml = world.device / "modelward.toml"
+    honest = toml.read_text("utf-8")
+    toml.write_text(honest + '\n[health]\ncommand = ["false"]\n', "utf-8")
+    world.publish("2.0.0")
+    (world.device / "current").unlink()
+    assert world.client_here("update", server).code == ExitCode.ROLLED_BACK
+    assert world.client_here("status").json["models"][MODEL]["previous"] == "1.0.0"
+    toml.write_text(honest, "utf-8")
+    opens(world, "1.1.0", fallback=False)
+
+
 def test_it_mends_both_versions(world: World, server: Server) -> None:
     flip(world)
     slot = (world.device / "current" / MODEL).resolve().parent

@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modelward.errors import FormatError, Gate, ModelwardError
+from modelward.errors import FormatError, Gate, ModelwardError, Refused
 
 if TYPE_CHECKING:
     from modelward.config import Config
@@ -52,7 +51,7 @@ def mend(
     Returns:
         Whether nothing is damaged now.
     """
-    alarms = list(_alarms(config.state)) or list(damage)
+    alarms = list(_alarms(config)) or list(damage)
     if not alarms:
         return True
     from modelward import repair, report  # noqa: PLC0415 - loads TUF's library and more
@@ -76,20 +75,28 @@ def mend(
     return whole
 
 
-def _alarms(state: Path) -> Iterator[str]:
+def _alarms(config: "Config") -> Iterator[str]:
     from modelward.formats.installed import CAP, DOCUMENT, Installed  # noqa: PLC0415 - as below
     from modelward.install.alarms import AlarmStore  # noqa: PLC0415 - the daemon does without
     from modelward.install.opened import Folder  # noqa: PLC0415
 
-    for alarm in AlarmStore(state, os.environ).pending():
+    for alarm in AlarmStore(config.state, os.environ).pending():
         yield alarm.to_text()
-    place = state / "current"
-    if place.is_symlink():
-        try:
-            with Folder(place) as folder:
-                Installed.parse(folder.read(DOCUMENT, CAP))
-        except (OSError, FormatError) as error:
-            yield f"what is installed cannot be read: {error}"
+    try:
+        with Folder(config.state / "current") as folder:
+            Installed.parse(folder.read(DOCUMENT, CAP))
+    except (OSError, FormatError):
+        yield from _unreadable(config)
+
+
+def _unreadable(config: "Config") -> Iterator[str]:
+    """Tell why what is installed cannot be read: nothing is wrong if nothing ever was."""
+    from modelward.device import Device  # noqa: PLC0415
+
+    try:
+        Device(config).trials.installed()
+    except Refused as error:
+        yield f"what is installed cannot be read: {error.reason}"
 
 
 def _told(done: "Repaired") -> dict[str, Any]:

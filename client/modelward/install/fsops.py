@@ -195,7 +195,7 @@ def rename(source: Path, destination: Path) -> None:
 
 
 def exchange(aside: Path, place: Path) -> None:
-    """Let a directory that was made aside take the place of another thing, which is removed.
+    """Let what was made aside take the place of another thing, which is removed.
 
     In one step where the file system can; else there is a moment in which nothing is there.
     """

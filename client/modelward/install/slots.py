@@ -13,15 +13,19 @@ current in one rename. Slots of the previous release of every model are kept.
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import release as releases
 from modelward.formats.installed import CAP, DOCUMENT, Installed, Slot
+from modelward.formats.journal import Phase
+from modelward.formats.names import check_name
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import alarms, fsops, seals
+from modelward.install.journal import JournalStore
 from modelward.install.opened import Folder, same_content
 from modelward.install.store import Store
 
@@ -44,9 +48,20 @@ class Slots:
         """Return the current generation.
 
         Raises:
-            Refused: It cannot be read: the state directory was tampered with.
+            Refused: It cannot be read, or nothing says any more which one it is: the state
+                directory was tampered with.
         """
-        return self._read("current")
+        current = self._root / "current"
+        try:
+            return self._read("current")
+        except Refused:
+            if os.path.lexists(current):
+                raise
+        if not self.last():
+            return Installed()
+        if os.path.lexists(current):  # an update came between
+            return self._read("current")
+        raise _lost(current)
 
     def generation(self, number: int) -> Installed:
         """Return a generation that is kept.
@@ -59,17 +74,70 @@ class Slots:
         """
         return self._read(f"generations/{number}") if number else Installed()
 
+    def generations(self) -> list[int]:
+        """Return the numbers of all generations that are here, the newest first."""
+        names = (path.name for path in (self._root / "generations").glob("*"))
+        return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+    def last(self) -> tuple[int, ...]:
+        """Return which generations may have been current last, the likeliest first.
+
+        None if nothing has ever run, or was only on trial: what a first installation leaves when
+        the power goes is no less a generation, but the journal knows how far it came.
+        """
+        here = self.generations()  # before the journal, which is written before each step
+        readable = {}
+        for number in here:
+            with contextlib.suppress(Refused):
+                readable[number] = self.generation(number)
+        journal = JournalStore(self._root).load()
+        trial = journal.trial
+        if trial is not None:
+            likeliest = trial.good if trial.phase is Phase.RETURNING else trial.generation
+            return (likeliest,) if trial.good else ()
+        untried = {slot.sha256 for slot in journal.probing.values()} | set(journal.failed)
+        return tuple(
+            number
+            for number, installed in readable.items()
+            if installed.active and untried.isdisjoint(s.sha256 for s in installed.active.values())
+        )
+
+    def here(self) -> Iterator[tuple[str, Slot]]:
+        """Yield every slot that is here, in use or not, as its own document names it."""
+        for path in sorted((self._root / "slots").glob("*/*")):
+            with contextlib.suppress(OSError, FormatError, ValueError):
+                model = check_name(path.parent.name)
+                with Folder(path) as folder:
+                    document = folder.read("release.json", releases.CAP)
+                release = Release.parse(document)
+                digest = hashlib.sha256(document).hexdigest()
+                slot = Slot(release.version, release.counter, digest)
+                if (release.model, slot.name) == (model, path.name):
+                    yield model, slot
+
+    def check_none_confirmed(self, counters: Mapping[str, int]) -> None:
+        """Require, where nothing seems to be installed, that no slot here was confirmed once.
+
+        Args:
+            counters: Of the newest release of each model that was confirmed.
+
+        Raises:
+            Refused: One was: nothing says any more what is installed.
+        """
+        if any(slot.counter <= counters.get(model, -1) for model, slot in self.here()):
+            raise _lost(self._root / "current")
+
     def _read(self, place: str) -> Installed:
         path = self._root / place / DOCUMENT
         try:
             with Folder(path.parent) as folder:
                 return Installed.parse(folder.read(DOCUMENT, CAP))
         except FileNotFoundError:
-            if place == "current" and not (self._root / place).is_symlink():
-                return Installed()
             raise _damaged(path, "is missing") from None
-        except (OSError, FormatError) as error:
-            raise _damaged(path, str(error)) from error
+        except FormatError as error:
+            raise _damaged(path, error.reason) from error
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
 
     def directory(self, model: str, slot: Slot) -> Path:
         """Return a slot's directory."""
@@ -88,8 +156,10 @@ class Slots:
             if hashlib.sha256(data).hexdigest() != slot.sha256:
                 raise _damaged(path, "is not the document that was installed")
             return Release.parse(data), data
-        except (OSError, FormatError) as error:
-            raise _damaged(path, str(error)) from error
+        except FormatError as error:
+            raise _damaged(path, error.reason) from error
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
 
     def stage(self, release: Release, document: bytes, evidence: Mapping[str, bytes]) -> Slot:
         """Make the slot of a release whose blobs are all in the store.
@@ -199,10 +269,16 @@ class Slots:
 
     def switch(self, number: int) -> None:
         """Make a generation the current one, in one rename; 0 for that nothing runs."""
-        if number:
-            fsops.switch(self._root / "current", f"generations/{number}")
+        current = self._root / "current"
+        if not number:
+            fsops.remove(current)
+        elif current.is_dir() and not current.is_symlink():  # which no rename can replace
+            aside = current.with_name(f"{fsops.TEMPORARY}current")
+            fsops.remove(aside)
+            fsops.symlink(aside, f"generations/{number}")
+            fsops.exchange(aside, current)
         else:
-            fsops.remove(self._root / "current")
+            fsops.switch(current, f"generations/{number}")
 
     def garbage(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> list[Path]:
         """Return the slots, generations and blobs that are not needed.
@@ -280,10 +356,13 @@ class Slots:
         for path in (self._root / "tuf").glob("tmp*"):  # as TUF's library names what it writes
             if path.suffix != ".json":
                 fsops.remove(path)
-        number = self.installed().number
-        generations = (self._root / "generations").glob("*")
+        newest = self.installed().number
         fsops.remove(
-            *(path for path in generations if path.name.isdecimal() and int(path.name) > number)
+            *(
+                self._root / "generations" / str(number)
+                for number in self.generations()
+                if number > newest
+            )
         )
 
 
@@ -305,5 +384,10 @@ def _damaged(path: Path, problem: str) -> Refused:
     return Refused(
         Gate.INSTALL,
         f"the state directory is damaged: {path}: {problem}",
-        "run `modelward verify --repair`; if it cannot be mended, set the device up again",
+        "run `modelward verify --repair`; if it cannot be mended, remove `current`, "
+        "`slots` and `generations`, and run `modelward update`",
     )
+
+
+def _lost(current: Path) -> Refused:
+    return _damaged(current, "is missing, though releases were installed")

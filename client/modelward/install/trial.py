@@ -64,6 +64,17 @@ class Trials:
         """What the device is in the midst of, what failed on it, what it was told."""
         return self._journals.load()
 
+    def installed(self) -> Installed:
+        """Return what is installed.
+
+        Raises:
+            Refused: It cannot be read, or nothing says any more what it is.
+        """
+        installed = self._slots.installed()
+        if not installed.number:
+            self._slots.check_none_confirmed(self._floors.load().releases)
+        return installed
+
     def on_trial(self) -> dict[str, Slot]:
         """Return the releases that run and that nobody has confirmed yet, by model."""
         trial = self.journal.trial
@@ -109,6 +120,8 @@ class Trials:
             notes.append(f"the device stopped while it tried {names}")
             journal = journal.with_interruption(now)
         journal = self._after_a_cut(journal, installed)
+        if not installed.number:
+            self._slots.sweep()  # once the journal is forgotten, these seem to have run
         if journal != before:
             self._journals.save(journal)
         recovered = self._carry_on(journal, now)
@@ -123,7 +136,7 @@ class Trials:
 
         Such a switch is finished, not undone: the journal knows one `good`, and it is the new one.
         """
-        installed = self._slots.installed()
+        installed = self.installed()
         trial = journal.trial
         if trial is None or trial.good <= installed.number:
             return installed
@@ -389,6 +402,8 @@ class Trials:
         trial = journal.trial
         if trial and self._slots.installed().number != trial.good:
             self._slots.switch(trial.good)
+        if trial and not trial.good:
+            self._slots.sweep()  # once the journal is forgotten, these seem to have run
         self._journals.save(replace(journal, trial=None))
         self._slots.retire(self.kept())
         return self._slots.installed()
