@@ -16,6 +16,7 @@ from modelward.transfer.sources import blob_path
 from modelward_repo import cli as repo_tools
 from modelward_repo.publish.refresh import refresh
 from modelward_repo.publish.staging import Staging
+from tests.simulator.chain import digest
 from tests.simulator.ledger import LoggedWorld, Witnesses
 from tests.simulator.thief import PUBLISHER, Thief, poison
 from tests.simulator.world import Done, World, now
@@ -244,3 +245,36 @@ def test_a_logged_repository(tmp_path: Path) -> None:
     done = bring(world, narrow)
     assert done.json["running"] == {"meter-reader": "1.1.0"}, done
     runs(world, "1.1.0")
+
+
+def test_a_device_is_mended_from_a_stick(world):
+    """The file is damaged wherever it is here; the proof, too, which comes through the gates."""
+    stick, _ = export(world)
+    slot = (world.device / "current/meter-reader").resolve().parent
+    weights = slot / "files/model.onnx"
+    good = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    (world.device / "store" / digest(good)).unlink()
+    for name in ("evidence.jsonl", "policy.json"):
+        (slot / name).unlink()
+    alone = world.client_here("verify", None, "--from", str(stick))
+    assert alone.code == ExitCode.USAGE
+    done = world.client_here("verify", None, "--repair", "--from", str(stick))
+    assert (done.code, done.json["outcome"]) == (ExitCode.DONE, "repaired"), done
+    assert done.json["fetched"] >= len(good)
+    assert world.client_here("verify").json["outcome"] == "intact"
+    assert world.read_model()[0] == "1.0.0"
+
+
+def test_a_poisoned_stick_mends_nothing(world):
+    stick, _ = export(world)
+    weights = (world.device / "current/meter-reader/model.onnx").resolve()
+    good = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    (world.device / "store" / digest(good)).unlink()
+    (stick / blob_path(digest(good))).write_bytes(b"x" * len(good))
+    done = world.client_here("verify", None, "--repair", "--from", str(stick))
+    assert done.code == ExitCode.REFUSED
+    assert all(problem["why"] for problem in done.json["problems"])

@@ -157,6 +157,10 @@ class Unavailable(ModelwardError):
     again: float | None = None
 
 
+class Busy(Unavailable):
+    """Another process is at work on this device."""
+
+
 class NotNow(Unavailable):
     """This device's own settings say: later. Nothing is wrong.
 

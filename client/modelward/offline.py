@@ -1,4 +1,4 @@
-"""An update from a stick: the same gates by the same code, and no network at all."""
+"""An update or a repair from a stick: the same gates by the same code, and no network at all."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -11,6 +11,8 @@ from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused, Unavailable
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.repair import Repaired, repair
+from modelward.scan import Progress
 from modelward.transfer.medium import Medium, open_medium
 from modelward.transfer.sources import Sources
 from modelward.update import Outcome, Watch, update
@@ -58,6 +60,27 @@ def bring(  # noqa: PLR0913 - as `modelward.update.update`, and where from
         except ModelwardError as error:
             error.advice = _advice(error, medium, device) or error.advice
             raise
+
+
+def mend(
+    device: Device, path: Path, models: Sequence[str], progress: Progress, watch: Watch
+) -> Repaired:
+    """Mend what is damaged from a bundle; see `modelward.repair.repair`.
+
+    Args:
+        device: The device.
+        path: The bundle: a directory, or a tar archive.
+        models: The models to examine; empty for all of them, and everything else that is kept.
+        progress: Told of the bytes that are hashed.
+        watch: Is told what is fetched.
+
+    Raises:
+        Refused: What is installed cannot be read, and not be told from what else is here.
+        Unavailable: An update runs.
+        UsageError: There is no bundle, or a model is not installed.
+    """
+    with Sources([open_medium(path)]) as sources:
+        return repair(device, models, progress, watch, sources)
 
 
 def _wanted(device: Device, medium: Medium) -> Sequence[str]:

@@ -159,6 +159,16 @@ def test_golden_outputs_are_of_this_release():
         policy.check(good, FLEET, plain, {"golden.json": other})
 
 
+def test_golden_outputs_are_of_a_file_that_can_be_run():
+    files = (("metrics.json", "json"), ("golden.json", "json"))
+    made = replace(release(*files), golden="golden.json")
+    golden = GOLDEN.replace(b"model.onnx", b"metrics.json")
+    with pytest.raises(Refused, match="nothing can run a file of the format 'json'") as it:
+        policy.check(made, FLEET, ModelPolicy("m", {}, 1), {"golden.json": golden})
+    assert it.value.gate is Gate.POLICY
+    assert "onnx" in it.value.advice
+
+
 def test_small_files_are_those_the_gate_reads():
     demanding = ModelPolicy("m", {}, 1, (GATE, GATE), ("key",))
     signed = release(

@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelward.cli.options import command, device_of
 from modelward.cli.terminal import REPAIR, Terminal, say
-from modelward.errors import ExitCode
+from modelward.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from modelward.scan import Damage, Scanned
@@ -16,11 +17,13 @@ Hash every file of every installed model again and verify its proof; so too the 
 kept to fall back to, all blobs, and the small files that this device remembers by. Exit code 3 if
 anything is not as it was approved; of a model, the alarm is raised.
 
-With --repair, mend it: from a copy that is here, else from wherever this device fetches. Versions
+With --repair, mend it: from a copy that is here, else from wherever this device fetches; with
+--from, from a bundle that `modelward-repo export` made, and without any network. Versions
 do not change, and programs that have a model open are not disturbed. Exit code 3 if damage remains.
 
 example:
   modelward verify --repair --state /var/lib/modelward
+  modelward verify --repair --from /media/usb/bundle
 """
 
 
@@ -29,9 +32,14 @@ def add(commands: Any) -> None:
     verify = command(commands, "verify", _run, "re-hash everything installed", _HELP)
     verify.add_argument("models", nargs="*", metavar="MODEL", help="only these models")
     verify.add_argument("--repair", action="store_true", help="mend what is damaged")
+    verify.add_argument(
+        "--from", dest="bundle", metavar="PATH", help="a bundle to mend from: a directory or a tar"
+    )
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
+    if options.bundle and not options.repair:
+        raise UsageError("--from says what to mend from", "say --repair, too")
     return _repair(options) if options.repair else _verify(options)
 
 
@@ -51,10 +59,14 @@ def _verify(options: argparse.Namespace) -> ExitCode:
 
 
 def _repair(options: argparse.Namespace) -> ExitCode:
-    from modelward import repair  # noqa: PLC0415
+    from modelward import offline, repair  # noqa: PLC0415
 
     terminal = Terminal(quiet=options.json)
-    done = repair.repair(device_of(options), options.models, terminal.hashing, terminal)
+    device, models = device_of(options), options.models
+    if options.bundle:
+        done = offline.mend(device, Path(options.bundle), models, terminal.hashing, terminal)
+    else:
+        done = repair.repair(device, models, terminal.hashing, terminal)
     terminal.end()
     text = [
         *_slots(done.scanned),

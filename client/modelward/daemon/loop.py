@@ -22,7 +22,7 @@ from modelward.daemon.schedule import Schedule
 from modelward.daemon.serving import Serving
 from modelward.daemon.signals import Signals
 from modelward.daemon.worker import Worker
-from modelward.errors import ExitCode, ModelwardError, Unavailable
+from modelward.errors import Busy, ExitCode, ModelwardError, Unavailable
 from modelward.install import fsops, scanned
 from modelward.install.boot import boot_id
 
@@ -95,7 +95,7 @@ class Daemon:
             try:
                 with fsops.lock(self.state / LOCK, "runs as this device's daemon", waiting):
                     self._run()
-            except Unavailable as error:
+            except Busy as error:
                 if not self._stopping:
                     error.gate = None  # no update has begun
                     error.advice = "stop that one, or wait for it to end with --wait"

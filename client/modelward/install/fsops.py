@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from modelward.errors import Gate, Unavailable, UsageError
+from modelward.errors import Busy, Gate, Unavailable, UsageError
 from modelward.install import syscalls
 from modelward.install.owner import check_owner
 
@@ -337,16 +337,20 @@ def lock(
             returns true to try again.
 
     Raises:
-        Unavailable: Another process holds it.
+        Busy: Another process holds it.
+        Unavailable: The state directory cannot be written.
         UsageError: This process runs as another user than the owner of that directory.
     """
-    check_owner(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        check_owner(path.parent)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
     try:
         while not _locked(descriptor):
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             if not keep_waiting(holder):
-                raise Unavailable(
+                raise Busy(
                     f"another modelward (process {holder}) {doing}",
                     "wait for it to finish, then try again",
                     Gate.RECOVER,
@@ -363,6 +367,17 @@ def lock(
             os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _unwritable(state: Path, error: OSError) -> Unavailable:
+    advice = {
+        errno.EROFS: "mount its file system writable again; the kernel's log (`dmesg`) says "
+        "whether a fault made it read-only",
+        errno.EACCES: "run this as the owner of the state directory",
+        errno.ENOSPC: "make room in the state directory's file system",
+        errno.ENOENT: "see that its file system is mounted; `modelward init` sets a device up",
+    }.get(error.errno or 0, "see the kernel's log (`dmesg`), then try again")
+    return Unavailable(f"{state} cannot be written: {error.strerror}", advice, Gate.RECOVER)
 
 
 def _locked(descriptor: int) -> bool:

@@ -10,6 +10,9 @@ from modelward.formats.release import Release
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.trust import model_signature
 
+# Formats of files that answer: others hold weights, vocabularies or text for something that does.
+RUNNABLE = frozenset(("onnx", "tflite", "gguf"))
+
 
 def small_files(release: Release, policy: ModelPolicy) -> tuple[str, ...]:
     """Return the paths of the few small files this gate has to read."""
@@ -126,7 +129,16 @@ def _check_golden(release: Release, policy: ModelPolicy, content: Mapping[str, b
             )
         return
     for case in Golden.parse(content[release.golden]).cases:
-        if release.file(case.file) is None:
+        file = release.file(case.file)
+        if file is not None and file.format not in RUNNABLE:
+            raise Refused(
+                Gate.POLICY,
+                f"{release.golden} has a case about {case.file!r}, but nothing can run a file of "
+                f"the format {file.format!r}: such a file only holds data",
+                f"make it anew with `modelward-repo golden`, of a file that is one of: "
+                f"{', '.join(sorted(RUNNABLE))}",
+            )
+        if file is None:
             raise Refused(
                 Gate.POLICY,
                 f"{release.golden} is about {case.file!r}, which is not in the release",
