@@ -189,6 +189,10 @@ class NotFound(Unavailable):
         self.status = status
 
 
+class NoRanges(Unavailable):
+    """The server sends a whole file where a part was asked for. Nothing of it was read."""
+
+
 class TooLong(Unavailable):
     """The server sent more bytes than the document may have. The rest was not read."""
 

@@ -192,6 +192,82 @@ def test_disk_that_fails(store, monkeypatch, connections):
     assert store.is_intact(blob_of(data))
 
 
+def with_holes(store: Store, *missing: int) -> None:
+    """Have all of it, but for some pieces of 64 KiB."""
+    with store.partial(BLOB) as partial:
+        buffer = partial.buffers(1, PIECE)[0]
+        for at in range(0, LENGTH, SMALL):
+            part = DATA[at : at + SMALL]
+            if at // SMALL not in missing:
+                view = partial.place(buffer, at, len(part))
+                view[:] = part
+                partial.write(at, view)
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("missing", [(), (3, 9, 20, 40)], ids=["nothing here", "holes"])
+def test_server_without_ranges_is_read_once(store, connections, missing):
+    """It would send all that comes before a part, too, for every part."""
+    if missing:
+        with_holes(store, *missing)
+    told: list[int] = []
+    server = BlobServer(DATA, always=faults.ignore_range)
+    with serving(server) as sources:
+        index = index_of(DATA, SMALL)
+        fetch_blob(sources, BLOB, store, index, progress=told.append, connections=connections)
+    assert is_here(store)
+    assert len(server.ranges) <= connections + 1
+    assert sum(told) == LENGTH  # what was not needed, too
+
+
+def test_server_without_ranges_is_left_alone_where_there_is_another(store):
+    with_holes(store, 3, 9, 20, 40)
+    useless, good = BlobServer(DATA, always=faults.ignore_range), BlobServer(DATA)
+    with serving(useless, good) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA, SMALL))
+        assert sources.received() == {good.url: 4 * SMALL}
+        assert len(useless.ranges) == 1
+        other = some_data(LENGTH)
+        useless.data = good.data = other
+        fetch_blob(sources, blob_of(other), store)
+        assert len(useless.ranges) == 1
+    assert store.is_intact(blob_of(other))
+
+
+def test_server_without_ranges_will_do_where_no_other_does(store):
+    with_holes(store, 3, 9)
+    broken = BlobServer(DATA, always=faults.status(500))
+    with serving(BlobServer(DATA, [None], always=faults.ignore_range), broken) as sources:
+        fetch_blob(sources, BLOB, store)
+    assert is_here(store)
+
+
+def test_server_without_ranges_that_hangs_up_is_forgiven(store):
+    server = BlobServer(DATA, [faults.ignore_range, faults.truncate()], faults.ignore_range)
+    with_holes(store, 3, 40)
+    with serving(server) as sources:
+        fetch_blob(sources, BLOB, store)
+    assert is_here(store)
+    assert len(server.ranges) == 3
+
+
+def test_server_without_ranges_that_lies(store):
+    def lie(answer: faults.Answer) -> None:
+        faults.ignore_range(answer)
+        faults.corrupt()(answer)
+
+    with_holes(store, 3, 40)
+    with serving(BlobServer(DATA, always=lie)) as sources:
+        with pytest.raises(Refused, match="other content than its name says"):
+            fetch_blob(sources, BLOB, store)
+        assert sources.banned()
+    assert not list(store.digests())
+    with_holes(store, 3, 40)
+    with serving(BlobServer(DATA, always=lie), BlobServer(DATA, always=faults.ignore_range)) as two:
+        fetch_blob(two, BLOB, store)
+    assert is_here(store)
+
+
 # --- what a server may do
 
 HARMLESS = {

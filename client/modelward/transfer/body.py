@@ -4,11 +4,10 @@ import http.client
 import re
 from typing import Protocol
 
-from modelward.errors import Gate, Refused, Unavailable
+from modelward.errors import Gate, NoRanges, Refused, Unavailable
 from modelward.transfer.network import why
 from modelward.transfer.pace import Pace, Throttle
 
-SKIP = 1 << 16  # bytes
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 ADVICE = "that server is broken or hostile: use another mirror"
 
@@ -34,6 +33,8 @@ class Body:
 
     Raises:
         Refused: The answer is about other bytes, or another length (attack row 11).
+        NoRanges: It is the whole file, though a part was asked for: what comes before that part
+            would have to be read for every one.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - one call site, in http.py
@@ -52,23 +53,23 @@ class Body:
         self._end: End | None = end
         start, stop, length = extent
         self._left = stop - start
-        # A server may ignore Range and send everything: skip what was not asked for.
-        self._skip = self._check_whole(start, length) if response.status == http.client.OK else 0
         if response.status == http.client.PARTIAL_CONTENT:
             self._check_range(*extent)
+        else:
+            self._check_whole(length)
+            if self._left < length:
+                raise NoRanges(f"{url}: the server sends only the whole file, and no part of it")
         # What comes after the last byte that was asked for is not read (attack row 7): where the
         # answer's end was not announced, the connection is of no more use.
-        ends_here = response.status != http.client.OK or stop == length
-        self._reusable = ends_here and response.length is not None
+        self._reusable = response.length is not None
         pace.rest()
 
-    def _check_whole(self, start: int, length: int) -> int:
+    def _check_whole(self, length: int) -> None:
         declared = self._response.length
         if declared is not None and declared > length:
             raise self._wrong(f"more than {length} bytes ({declared} announced)")
         if declared is not None and declared < length:
             raise self._wrong(f"{declared} bytes instead of {length}")
-        return start
 
     def _check_range(self, start: int, stop: int, length: int) -> None:
         given = self._response.getheader("Content-Range", "")
@@ -94,8 +95,6 @@ class Body:
         """
         self._pace.resume()
         try:
-            while self._skip:
-                self._skip -= self._read(memoryview(bytearray(min(SKIP, self._skip))))
             if not self._left:
                 self._finish()
                 return 0
@@ -130,7 +129,7 @@ class Body:
         except (OSError, http.client.HTTPException) as error:
             raise self._broke(f"the connection broke: {why(error)}") from error
         if not count:
-            raise self._broke(f"the server stopped {self._skip + self._left} bytes short")
+            raise self._broke(f"the server stopped {self._left} bytes short")
         self._pace.arrived(count)
         return count
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from threading import Lock, Thread
 from typing import Protocol
 
-from modelward.errors import Refused, Unavailable
+from modelward.errors import NoRanges, Refused, Unavailable
 from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob
-from modelward.transfer import pieces
+from modelward.transfer import one_stream, pieces
 from modelward.transfer.board import WINDOW, Board, Connection
 from modelward.transfer.pieces import PIECE, Attempt, Piece
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, rather, wrong
@@ -124,8 +124,11 @@ def fetch_blob(  # noqa: PLR0913 - the last three are named, and seldom given
         return
     with store.partial(blob) as partial:
         bring = _Bringing(sources, blob, partial, progress, go_on, connections)
-        if not bring.together(index):
-            bring.one_after_the_other()
+        try:
+            if not bring.together(index):
+                bring.one_after_the_other()
+        except (Refused, Unavailable) as error:
+            bring.in_one_stream(error)
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,31 @@ class _Bringing:
         self.partial.restart()
         raise problem or self.sources.nobody_left()
 
+    def in_one_stream(self, problem: Refused | Unavailable) -> None:
+        """Bring it from a source that only sends all of it; last, for what is here is sent too.
+
+        Args:
+            problem: Why nobody else delivered it, to be raised if no such source does.
+        """
+        for standing in self.sources.for_blobs():
+            if standing.ranges or standing.source.kind is Kind.NEIGHBOUR:
+                continue
+            try:
+                if one_stream.bring(
+                    self.sources, standing, self.blob, self.partial, self.progress, self.go_on
+                ):
+                    self.partial.finish()
+                    return
+                self.partial.restart()
+                problem = _other_content(standing)
+            except Unavailable as error:
+                problem = at_fetch(error)
+                continue
+            except Refused as error:
+                problem = error
+            self.sources.ban(standing, problem)
+        raise problem
+
     def _transfer(self, index: ChunkIndex | None) -> "_Transfer":
         return _Transfer(self.sources, self.blob, self.partial, index, self.progress, self.go_on)
 
@@ -189,10 +217,14 @@ class _Bringing:
         usable = self.sources.for_blobs()
         if index is None and self.blob.length > MAX_CHUNK:
             usable = [each for each in usable if each.source.kind is not Kind.NEIGHBOUR]
-        return usable
+        return [each for each in usable if each.ranges] or usable
 
     def _connections(self, standings: Sequence[Standing]) -> list[Standing]:
-        return [standing for standing in standings for _ in range(self.connections)]
+        return [
+            standing
+            for standing in standings
+            for _ in range(self.connections if standing.ranges else 1)
+        ]
 
 
 class _Transfer:
@@ -339,6 +371,10 @@ class _Transfer:
                     return
                 except Refused as error:
                     self._sources.ban(me.standing, error)
+                    return
+                except NoRanges as error:
+                    me.standing.ranges = False
+                    self._problem = rather(self._problem, at_fetch(error))
                     return
                 except Unavailable as error:
                     self._sources.failed(me.standing)

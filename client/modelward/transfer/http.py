@@ -134,6 +134,7 @@ class Http:
         Raises:
             Refused: The answer is about other bytes, or another length (attack row 11).
             NotFound: The server has no such file.
+            NoRanges: It sends the whole file, though a part was asked for.
             Unavailable: Anything else went wrong.
         """
         pace = Pace(url, self.patience, self.clock, None)

@@ -87,6 +87,7 @@ class Source(Protocol):
         Raises:
             Refused: The source is provably wrong, for example about the blob's length.
             NotFound: It has no such blob.
+            NoRanges: It only sends all of a blob.
             Unavailable: Anything else went wrong.
         """
         ...
@@ -142,6 +143,7 @@ class Standing:
         rate: Bytes a second that it delivered of late; 0 if not known.
         received: Bytes that it delivered.
         banned: Why nothing more is taken from it; empty if it is not banned.
+        ranges: Whether it sends a part where a part is asked for, as far as is known.
     """
 
     source: Source
@@ -150,6 +152,7 @@ class Standing:
     rate: float = 0.0
     received: int = 0
     banned: str = ""
+    ranges: bool = True
 
 
 @dataclass
