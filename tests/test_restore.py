@@ -46,7 +46,7 @@ def go_back(site: Site) -> None:
 
 
 def try_out(site: Site) -> None:
-    site.try_out(THREE, until=site.now + HOUR)
+    site.try_out(THREE, soak=HOUR)
 
 
 @pytest.mark.parametrize("before", [lambda _: None, go_back, try_out])
@@ -125,7 +125,7 @@ def test_what_is_left_of_a_first_installation_is_not_taken_for_what_ran(tmp_path
     site.trials.begin({MODEL: slot})
     site.slots.prepare(Installed(1, {MODEL: slot}))
     assert restore.current(site.device) is None
-    site.trials.switch({MODEL: slot}, site.now + HOUR, confirmed=False)
+    site.trials.switch({MODEL: slot}, 3600, confirmed=False)
     lose(site)
     assert restore.current(site.device) is None
     site.trials.recover(site.now)
