@@ -16,10 +16,14 @@ from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
 from modelward.install import neighbours as found
 from modelward.serve import run
+from modelward.transfer.http import Http
+from modelward.transfer.neighbour import PATIENCE, Neighbour
+from modelward.transfer.sources import HttpSource, Sources
 from tests.simulator.ledger import LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Server, instead
 from tests.simulator.world import MODEL, World
+from tests.transfer.serving import blob_of, index_of
 
 NOWHERE = "http://127.0.0.1:9"  # refused at once
 
@@ -114,6 +118,30 @@ def test_a_neighbour_that_talks_nonsense(world, server, answer):
 
 
 # --- bytes ----------------------------------------------------------------------------------------
+
+
+def test_gathering_can_be_stopped_although_nothing_arrives(world, twin):
+    """The deadline of an update and its windows are looked at where progress is told."""
+
+    class StopError(Exception):
+        pass
+
+    def progress(count: int) -> None:
+        if not count:
+            raise StopError
+
+    for path in twin.device.glob("device.*"):
+        path.unlink()  # or it would seem to be this very device
+    data = bytes(200_000)
+    blob, index = blob_of(data), index_of(data).to_bytes()
+    with near(world, twin) as url, Http(PATIENCE) as http:
+        device = Device(load(world.device, {}))
+        device.store.add(blob_of(index), [memoryview(index)])
+        sources = Sources([HttpSource(NOWHERE, http), Neighbour(url, http)])
+        with pytest.raises(StopError):
+            neighbours.gather(
+                device, sources, blob, blob_of(index), cost=blob.length, progress=progress
+            )
 
 
 def test_blobs_come_from_the_neighbour_that_has_them(world, twin, server):

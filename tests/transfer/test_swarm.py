@@ -267,12 +267,12 @@ def test_without_an_index_no_neighbour_is_asked_for_much(tmp_path):
 
 def test_a_slow_neighbour_does_not_hold_up_the_file(tmp_path, monkeypatch):
     """It delivers evenly, a piece in less time than anybody is waited for who brings nothing."""
-    monkeypatch.setattr(swarm, "STALL", 1.0)
-    neighbour = Host(says((0, len(DATA))), drip=0.025, block=32 << 10)
+    monkeypatch.setattr(swarm, "STALL", 2.0)
+    neighbour = Host(says((1 << 20, len(DATA)), wants=False), drip=0.055, block=32 << 10)
     with scene(tmp_path, neighbour) as device:
         assert device.gather()
         device.fetch()
-    assert device.origin.sent > 0
+    assert device.origin.sent > 1 << 20
 
 
 def test_a_piece_that_is_not_brought_is_brought_from_elsewhere(tmp_path):

@@ -288,8 +288,8 @@ class _Swarm:
         """Tell whether the repository is so much faster that the uplink need not be spared."""
         if self._near_rate is None:
             return False
-        if not self._far_rate:  # one piece tells, if it is still of use then
-            return self._shares.missing * PIECE > STALL * self._near_rate
+        if not self._far_rate:  # one piece tells; it is likely to cross the uplink once too often
+            return self._shares.missing * PIECE > FAR * STALL * self._near_rate
         return FAR * self._near_rate < self._far_rate
 
     def _from_afar(self, number: int, buffer: memoryview) -> None:
