@@ -14,10 +14,11 @@ from modelward.formats.installed import Installed
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import space
-from modelward.transfer.carry_out import Carried, Carrier, Planner, Share
+from modelward.transfer.carry_out import Carried, Carrier, Share
 from modelward.transfer.fetch import SMALL
 from modelward.transfer.patch import METHODS
 from modelward.transfer.plan import Limits
+from modelward.transfer.planner import Planner
 from modelward.transfer.sources import Sources
 
 

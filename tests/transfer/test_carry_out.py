@@ -20,10 +20,11 @@ from modelward.formats.release import Blob, Patch, Release, ReleaseFile
 from modelward.formats.ticket import Ticket
 from modelward.install.partial import Partial
 from modelward.install.store import Store
-from modelward.transfer.carry_out import Carrier, Planner
+from modelward.transfer.carry_out import Carrier
 from modelward.transfer.pace import Patience
 from modelward.transfer.patch import METHODS, TENSOR_DELTA, ZSTD, ZSTD_PATCH
 from modelward.transfer.plan import REQUEST, RESERVE, How, Limits
+from modelward.transfer.planner import Planner
 from modelward.transfer.sources import Kind, Reader, Sources
 from modelward_repo.publish import delta
 
