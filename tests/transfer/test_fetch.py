@@ -164,11 +164,11 @@ def test_disk_that_fails(store, monkeypatch, connections):
     data = some_data(18 * PIECE + 1)
     written: list[bool] = []
 
-    def write(self, offset, view):
+    def write(self, offset, view, **how):
         written.append(self.is_open)
         if len(written) == 5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        whole(self, offset, view)
+        whole(self, offset, view, **how)
 
     def leave(self, *details):
         self.is_open = False

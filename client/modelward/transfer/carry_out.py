@@ -248,7 +248,7 @@ class Carrier:
                 except OSError:
                     continue  # what cannot be read here is fetched
                 if count == chunk.length and hashlib.sha256(view).digest() == chunk.digest:
-                    file.write(chunk.offset, view)
+                    file.write(chunk.offset, view, checked=True)
 
 
 class _UnreadableError(Exception):

@@ -46,8 +46,11 @@ class Partial(Protocol):
         """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
         ...
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes at their place, and note that they are there."""
+    def write(self, offset: int, data: memoryview, *, checked: bool = False) -> None:
+        """Write bytes at their place, and note that they are there.
+
+        Neighbours are handed only what was `checked`: whole chunks of the file's index.
+        """
         ...
 
     def read(self, offset: int, buffer: memoryview) -> None:
@@ -450,7 +453,7 @@ class _Transfer:
     def _write(self, piece: Piece, view: memoryview) -> None:
         try:
             with self._writing:
-                self._partial.write(piece.extent.start, view)
+                self._partial.write(piece.extent.start, view, checked=bool(piece.extent.chunks))
         except BaseException as error:
             self._board.stop(error)  # before it counts as written
             raise

@@ -24,8 +24,8 @@ from modelward.errors import NotFound, Refused, Unavailable
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
-from modelward.transfer import fetch, pieces
-from modelward.transfer.fetch import ENOUGH
+from modelward.transfer import pieces
+from modelward.transfer.fetch import ENOUGH, Partial
 from modelward.transfer.pieces import PIECE, Extent
 from modelward.transfer.shares import Shares
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, wrong
@@ -54,14 +54,6 @@ class Peer(Protocol):
 
     def open_part(self, blob: Blob, start: int, stop: int) -> Reader:
         """Return a reader of a part."""
-        ...
-
-
-class Partial(fetch.Partial, Protocol):
-    """A blob that is not whole yet; see `modelward.install.partial.Partial`."""
-
-    def write(self, offset: int, data: memoryview, *, checked: bool = False) -> None:
-        """Write bytes at their place; `checked` ones may be handed on."""
         ...
 
 
