@@ -377,7 +377,8 @@ def test_damaged_state_directory(device, site, command):
         assert code in {ExitCode.REFUSED, ExitCode.UNAVAILABLE}
     else:
         assert code == ExitCode.REFUSED
-        assert "the state directory is damaged" in result["reason"]
+        said = result["damage" if command == "status" else "reason"]
+        assert "the state directory is damaged" in said
 
 
 def test_progress_is_drawn_on_a_terminal_only(monkeypatch, capsys):

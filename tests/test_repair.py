@@ -304,6 +304,28 @@ def test_nothing_is_left(world, server):
     assert world.client_here("verify").code == ExitCode.DONE
 
 
+@pytest.mark.parametrize("command", ["update", "rollback", "confirm", "repair"])
+def test_the_note_of_what_a_trial_goes_back_to(world, server, command):
+    """It is no dead end: whatever is done next writes it anew, and `status` works meanwhile."""
+    toml = world.device / "modelward.toml"
+    toml.write_text(toml.read_text() + '\n[health]\nsoak = "1h"\n')
+    world.publish("1.2.0")
+    note = (world.device / "current/installed.json").resolve()
+    assert world.client_here("update").code == ExitCode.DONE
+    overwrite(note, bytes(note.stat().st_size))
+    status = world.client_here("status")
+    assert (status.code, status.json["models"][MODEL]["version"]) == (ExitCode.REFUSED, "1.2.0")
+    assert "What to do" not in status.json["damage"]
+    assert world.client_here("verify").code == ExitCode.REFUSED
+    done = repair(world) if command == "repair" else world.client_here(command)
+    assert done.code == ExitCode.DONE, done
+    assert world.read_model()[0] == ("1.1.0" if command == "rollback" else "1.2.0")
+    status = world.client_here("status")
+    assert (status.code, status.json["damage"]) == (ExitCode.DONE, None)
+    assert status.json["models"][MODEL]["on_trial"] == (command in {"update", "repair"})
+    assert world.client_here("verify").code == ExitCode.DONE
+
+
 def test_a_forged_slot_is_not_taken_for_what_ran(world, server):
     """Attack row 29: who forges the note of what is installed still has to prove a release."""
     forged = slot(world).with_name("0123456789abcdef")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelward import restore
+from modelward import restore, scan
 from modelward.errors import Refused
 from modelward.install import syscalls
 from modelward.install.slots import Installed
@@ -130,3 +130,32 @@ def test_what_is_left_of_a_first_installation_is_not_taken_for_what_ran(tmp_path
     assert restore.current(site.device) is None
     site.trials.recover(site.now)
     assert site.install(ONE).number == 1
+
+
+def zero(note: Path) -> None:
+    size = note.stat().st_size
+    note.chmod(0o644)
+    note.write_bytes(bytes(size))
+
+
+@pytest.mark.parametrize("damage", [zero, Path.unlink, lambda note: shutil.rmtree(note.parent)])
+def test_the_note_of_what_a_trial_goes_back_to_is_written_anew(
+    site: Site, damage: Callable[[Path], None]
+) -> None:
+    other = chain("7.0.0", 7, model="other")
+    site.install(other)
+    was = site.slots.installed()
+    try_out(site)
+    now = site.slots.installed()
+    note = site.state / f"generations/{was.number}/installed.json"
+    damage(note)
+    (found,) = (each for each in scan.scan(site.device, (), lambda *_: None).damage
+                if each.part is scan.Part.GENERATION)  # fmt: skip
+    assert found.path == f"generations/{was.number}"
+    assert "\\n" not in found.problem
+    assert [*restore.notes(site.device)] == [found.path]
+    assert site.slots.generation(was.number) == was
+    assert site.slots.installed() == now
+    site.trials.recover(site.now)
+    assert site.trials.roll_back("no good", site.now) == was
+    assert not site.problems()

@@ -35,9 +35,8 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, 
         RolledBack: What was on trial does not work here: the generation before it runs again.
         Refused: What is installed cannot be read, and not be told from what else is here.
     """
-    lost = restore.current(device)
-    if lost:
-        passed(Gate.RECOVER, f"{lost}; what ran was found again")
+    for problem in restore.notes(device).values():
+        passed(Gate.RECOVER, f"{problem}; it was found again")
     now = clock.trusted(device.clock(), device.floors.load().time)
     recovered = device.trials.recover(now)
     for note in recovered.notes:

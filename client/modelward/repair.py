@@ -73,14 +73,14 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         update.sources_of(device, given) as used,
     ):
-        lost = restore.current(device)
+        lost = restore.notes(device)
         found = scan.scan(device, models, progress)
         activate.recover(device, watch.passed, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)
         work.mend()
         after = scan.scan(device, models, progress) if found.damage else found
         alarm.end(device, after)
-    restored = [Damage(Part.GENERATION, "current", lost)] if lost else []
+    restored = (Damage(Part.GENERATION, path, problem) for path, problem in lost.items())
     mended = (*restored, *(each for each in found.damage if each not in after.damage))
     remaining = tuple((each, work.why(each)) for each in after.damage)
     return Repaired(mended, remaining, after, work.fetched)

@@ -14,6 +14,68 @@ from modelward.formats.installed import Installed, Slot
 _OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
+def notes(device: Device) -> dict[str, str]:
+    """Make the notes of what runs, and of what a trial goes back to, readable again.
+
+    Args:
+        device: The device, whose lock the caller holds.
+
+    Returns:
+        What was wrong, by path inside the state directory.
+
+    Raises:
+        Refused: It cannot be told what ran, or this process cannot read it now.
+    """
+    found = {"current": current(device), **good(device)}
+    return {path: problem for path, problem in found.items() if problem}
+
+
+def good(device: Device) -> dict[str, str]:
+    """Write the note of what an open trial goes back to anew, if it cannot be read: as `notes`."""
+    trial = device.trials.journal.trial
+    if trial is None:
+        return {}
+    try:
+        device.slots.generation(trial.good)
+    except Refused as error:
+        if _is_of_this_process(error):
+            raise
+        newer = device.slots.installed()
+        with contextlib.suppress(Refused):  # what is about to be switched to knows it better
+            newer = device.slots.generation(trial.generation)
+        device.slots.prepare(_before(device, trial.good, newer))
+        return {f"generations/{trial.good}": error.reason}
+    return {}
+
+
+def _before(device: Device, number: int, newer: Installed) -> Installed:
+    """Return what ran before a trial: that which its links still lead to, else by the floors.
+
+    A release above its floor is on trial: before it ran what its successor falls back to.
+    """
+    active, previous = dict(newer.active), dict(newer.previous)
+    place = device.config.state / "generations" / str(number)
+    confirmed = device.floors.load().releases
+    proven = _proven(device)
+    for model, slot in newer.active.items():
+        fallback = newer.previous.get(model)
+        linked = None
+        with contextlib.suppress(OSError):
+            linked = (place / model).readlink().parent.name
+        known = fallback is not None and linked in (slot.name, fallback.name)
+        on_trial = linked != slot.name if known else slot.counter > confirmed.get(model, -1)
+        if not on_trial:
+            continue
+        del active[model]
+        if fallback is not None:
+            del previous[model]
+            active[model] = fallback
+            older = [each for each in proven.get(model, ()) if each.counter < fallback.counter]
+            if older:
+                previous[model] = max(older, key=_counter)
+    return Installed(number, active, previous)
+
+
 def current(device: Device) -> str | None:
     """Make what is installed readable again, if it is not.
 
@@ -32,7 +94,7 @@ def current(device: Device) -> str | None:
     try:
         device.trials.installed()
     except Refused as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THIS_PROCESS:
+        if _is_of_this_process(error):
             raise
         problem = error
     else:
@@ -40,6 +102,10 @@ def current(device: Device) -> str | None:
     if not _put_back(device):
         _tell_from_slots(device, problem)
     return problem.reason
+
+
+def _is_of_this_process(error: Refused) -> bool:
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THIS_PROCESS
 
 
 def _put_back(device: Device) -> bool:

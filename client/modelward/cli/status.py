@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from modelward.cli.options import command, device_of
 from modelward.cli.terminal import REPAIR, say
-from modelward.errors import ExitCode
+from modelward.errors import ExitCode, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelward.device import Device
+    from modelward.formats.installed import Installed, Slot
     from modelward.log_memory import Memory
 
 _HELP = """\
@@ -30,10 +33,10 @@ def _run(options: argparse.Namespace) -> ExitCode:
     from modelward.install.reports import ReportStore  # noqa: PLC0415
 
     device = device_of(options)
-    installed = device.slots.installed()
+    installed, on_trial, damage = _installed(device)
     floors = device.known(device.floors.load)
     journal = device.trials.journal
-    on_trial, until = device.trials.on_trial(), device.trials.until(device.clock())
+    until = device.trials.until(device.clock())
     ended = last.read(device.config.state)
     memory = _log_memory(device)
     key = device_key.public_of(device.config.state)
@@ -77,6 +80,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
             "waiting": waiting,
         },
         "alarms": [found.to_dict() for found in alarms],
+        "damage": damage,
         "last": ended,
     }
     lines = [
@@ -95,7 +99,9 @@ def _run(options: argparse.Namespace) -> ExitCode:
     lines += [
         f"  {failure.model} {failure}" for failure in journal.failed.values() if failure.times
     ]
-    if not installed.active:
+    if damage:
+        lines += [f"  DAMAGED: {damage}", f"  what to do: {REPAIR}"]
+    elif not installed.active:
         lines.append("  nothing is installed yet: run `modelward update`")
     for found in alarms:
         lines += [f"ALARM: {found.to_text()}", f"  what to do: {REPAIR}"]
@@ -107,7 +113,19 @@ def _run(options: argparse.Namespace) -> ExitCode:
         lines.append(f"{waiting} reports wait to be sent")
     say(options, result, "\n".join(lines))
     log_alarms = memory is not None and (memory.alarms or memory.freeze)
-    return ExitCode.REFUSED if alarms or log_alarms else ExitCode.DONE
+    return ExitCode.REFUSED if alarms or log_alarms or damage else ExitCode.DONE
+
+
+def _installed(device: "Device") -> "tuple[Installed, Mapping[str, Slot], str | None]":
+    """Return what can be read of what is installed, and of it on trial, and what is damaged."""
+    from modelward.formats.installed import Installed  # noqa: PLC0415
+
+    installed = Installed()
+    try:
+        installed = device.slots.installed()
+        return installed, device.trials.on_trial(), None
+    except Refused as error:
+        return installed, {}, error.reason
 
 
 def _log_memory(device: "Device") -> "Memory | None":
