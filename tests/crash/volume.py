@@ -66,13 +66,29 @@ def make(name: str, image: Path) -> None:
 
 @contextlib.contextmanager
 def mounted(image: Path, place: Path) -> Iterator[Path]:
-    """Mount an image."""
+    """Mount an image, and see to it afterwards that nothing has it mounted any more.
+
+    A program that was just started with a view of the mounts of its own keeps what it sees for a
+    moment. Mounted again meanwhile, the image would be that same file system, its power cut.
+    """
     place.mkdir(exist_ok=True)
     run("mount", "-o", "loop,noatime", image, place)
     try:
         yield place
     finally:
         unmount(place)
+        until = time.monotonic() + PATIENCE
+        while _is_attached(image) and time.monotonic() < until:
+            time.sleep(0.01)
+
+
+def _is_attached(image: Path) -> bool:
+    """Tell whether a loop device still reads from an image."""
+    for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with contextlib.suppress(OSError):  # detached meanwhile
+            if backing.read_text("utf-8").rstrip("\n") == str(image.resolve()):
+                return True
+    return False
 
 
 def unmount(place: Path) -> None:
