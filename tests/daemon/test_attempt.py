@@ -107,10 +107,11 @@ def test_it_does_not_wait_once_it_is_told_to_stop() -> None:
         watch.fetching(1, 2, "http://x")
 
 
-def test_a_state_directory_that_cannot_be_written_is_an_error_not_a_crash(world: World) -> None:
+def test_a_state_directory_that_cannot_be_written_is_told_with_what_to_do(world: World) -> None:
     with world.serve() as server:
         world.publish("1.1.0")
         (world.device / "lock").unlink()
         (world.device / "lock").mkdir()
         result = run(job(world, server), told()[0])
-    assert (result["outcome"], result["exit_code"]) == ("error", 1)
+    assert (result["outcome"], result["gate"]) == ("unavailable", "recover")
+    assert result["advice"]
