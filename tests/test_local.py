@@ -127,6 +127,8 @@ def test_revoked_release_goes_back_to_the_kept_one(world, run):
     assert done["fetched"] == 0
     assert run("status")["floors"]["releases"] == {MODEL: 3}
     assert run("update")["outcome"] == "unchanged"
+    run("rollback", code=ExitCode.USAGE)  # what is revoked is not kept to fall back to
+    assert len(list((world.device / "slots" / MODEL).iterdir())) == 1
     world.publish("1.2.0")
     assert run("update")["running"] == {MODEL: "1.2.0"}
 

@@ -79,11 +79,12 @@ class Device(RuleBasedStateMachine):
         self.left = max(self.left - self.since, soak)
         self.since = timedelta()
 
-    def _goes_back(self, model: str) -> None:
+    def _goes_back(self, model: str, *, revoked: bool) -> None:
         if model in self.trial:
             del self.trial[model]
         else:
-            self.good[model] = self.good[model][::-1]
+            left, kept = self.good[model]
+            self.good[model] = (kept, None if revoked else left)
 
     def _fails(self) -> None:
         self.failed |= set(self.trial.items())
@@ -128,7 +129,7 @@ class Device(RuleBasedStateMachine):
         if not kept:
             return
         self.site.trials.switch({}, 0, confirmed=True, kept=kept)
-        self._goes_back(model)
+        self._goes_back(model, revoked=True)
         if not self.trial:
             self.site.trials.commit()
 
@@ -142,7 +143,7 @@ class Device(RuleBasedStateMachine):
         item = self._release(other)
         slots = {other: self.site.stage(item)}
         self.site.trials.switch(slots, int(SOAK.total_seconds()), confirmed=False, kept=kept)
-        self._goes_back(model)
+        self._goes_back(model, revoked=True)
         self._joins(other, item.version)
 
     @rule(model=MODELS)
@@ -203,7 +204,7 @@ class Device(RuleBasedStateMachine):
         if model in self.trial or not kept:
             return
         self.site.trials.go_back(kept, "by hand")
-        self._goes_back(model)
+        self._goes_back(model, revoked=False)
         self.pinned[model] = self.good[model][0]
 
     @rule(model=MODELS)
@@ -250,7 +251,7 @@ class Device(RuleBasedStateMachine):
                 lambda: self.site.trials.switch({}, 0, confirmed=True, kept=kept),
             )
         if self.site.versions(model)[0] == kept[model].version:
-            self._goes_back(model)
+            self._goes_back(model, revoked=not by_hand)
             if by_hand:
                 self.pinned[model] = kept[model].version
         self.starts, self.seen = self.starts + 1, False

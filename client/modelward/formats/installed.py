@@ -99,6 +99,15 @@ class Installed:
             active[model] = slot
         return Installed(self.number + 1, active, previous)
 
+    def going_back(self, releases: Mapping[str, Slot]) -> "Installed":
+        """Return the next generation, in which these run again. What they replace is not kept.
+
+        It was revoked: to fall back to it would be worse than to have nothing.
+        """
+        left = {model for model, slot in releases.items() if self.active.get(model) != slot}
+        previous = {model: slot for model, slot in self.previous.items() if model not in left}
+        return Installed(self.number + 1, {**self.active, **releases}, previous)
+
     def slots(self) -> tuple[tuple[str, Slot], ...]:
         """Return every slot that runs or is kept, with its model."""
         return (*self.active.items(), *self.previous.items())

@@ -213,18 +213,19 @@ class Trials:
             soak: Seconds that they remain so.
             confirmed: Whether nothing remains to be judged of them: then only `commit` remains to
                 be done, unless others are on trial.
-            kept: Releases that ran here before, to go back to, whatever becomes of a trial.
+            kept: Releases that ran here before, to go back to, whatever becomes of a trial, from
+                such as were revoked, which are not kept.
         """
         journal = replace(self.journal, probing={})
         kept = kept or {}
         installed, good = self._installed_and_good(journal)
-        moved = {**kept, **slots}
-        others = _without(installed.changed_since(good), moved)
+        back = good.going_back(kept)
+        others = _without(installed.changed_since(good), {**kept, **slots})
         if confirmed and not others:
-            following = replace(good.with_releases(moved), number=installed.number + 1)
+            following = replace(back.with_releases(slots), number=installed.number + 1)
             trial = self._trial(Phase.COMMITTING, good, following, 0)
         else:
-            good = self._prepared_good(good, installed, kept)
+            good = self._prepared_good(good, back, installed)
             following = _on_trial(good, installed, {**others, **slots})
             trial = self._trial(Phase.TRIAL, good, following, soak)
             if others and journal.trial:
@@ -244,13 +245,13 @@ class Trials:
         return installed, self._slots.generation(trial.good) if trial else installed
 
     def _prepared_good(
-        self, good: Installed, installed: Installed, kept: Mapping[str, Slot]
+        self, good: Installed, changed: Installed, installed: Installed
     ) -> Installed:
-        """Return the generation to go back to, with releases in it that are not on trial.
+        """Return the generation to go back to, changed by what is not on trial.
 
         It is made beside the one that was good: a trial that fails must not undo them.
         """
-        changed = replace(good.with_releases(kept), number=installed.number + 1)
+        changed = replace(changed, number=installed.number + 1)
         if not changed.changed_since(good):
             return good
         self._slots.prepare(changed)
@@ -332,7 +333,7 @@ class Trials:
         if trial is None:
             following = installed.with_releases(slots)
         else:
-            good = self._prepared_good(good, installed, slots)
+            good = self._prepared_good(good, good.with_releases(slots), installed)
             on_trial = _without(installed.changed_since(good), slots)
             following = _on_trial(good, installed, on_trial)
             trial = replace(trial, good=good.number, generation=following.number)
