@@ -391,26 +391,16 @@ def test_whatever_servers_do(tmp_path_factory):
     """The right blob or a clear error, soon; and nothing that it leaves is in the way."""
 
     @settings(max_examples=min(settings().max_examples, 2000) // 4)
-    @given(
-        PLANS,
-        st.sampled_from([SMALL, PIECE + 1, LENGTH]),
-        st.booleans(),
-        st.sampled_from([1, 1, 2, 4]),
-        st.sets(st.integers(0, LENGTH // 20_000)),
-        st.booleans(),
-    )
-    def check(plans, length, indexed, connections, kept, right):  # noqa: PLR0917
+    @given(PLANS, st.sampled_from([SMALL, PIECE + 1, LENGTH]), st.booleans())
+    def check(plans, length, indexed):
         data = DATA[:length]
         blob = blob_of(data)
         store = Store(tmp_path_factory.mktemp("store"))
-        places = sorted(at * 20_000 for at in kept if at * 20_000 < length)
-        keep(store, blob, data if right else bytes(length), places, 20_000)
         servers = [BlobServer(data, first, always) for first, always in plans]
         problem = None
         with serving(*servers) as sources:
             try:
-                index = index_of(data, 20_000) if indexed else None
-                fetch_blob(sources, blob, store, index, connections=connections)
+                fetch_blob(sources, blob, store, index_of(data) if indexed else None)
             except (Refused, Unavailable) as error:
                 problem = error
         if problem is None:
