@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -235,12 +236,21 @@ def test_a_compressed_copy_is_unpacked(device: Device, method: str):
     assert carrier.carried.fetched < 0.1 * len(data)
 
 
-def test_a_mirror_that_lies_wastes_one_piece_of_a_whole_file(device: Device):
+def test_a_mirror_that_lies_wastes_one_piece_of_a_whole_file(device: Device, monkeypatch):
     """Its index is fetched only to tell which source lies, where there are several."""
     data = os.urandom(8 * MAX_CHUNK)
     release = device.publish(data)
     wrong = bytes(byte ^ 1 for byte in data)
-    device.mirrors = [Memory({blob_of(data).sha256: wrong}, "liar", Kind.MIRROR)]
+    liar = Memory({blob_of(data).sha256: wrong}, "liar", Kind.MIRROR)
+    device.mirrors = [liar]
+    opened = device.source.open
+
+    def open_later(blob: Blob, start: int, stop: int) -> Reader:
+        while not liar.sent:  # or all of it could be here before anybody lies
+            time.sleep(0.001)
+        return opened(blob, start, stop)
+
+    monkeypatch.setattr(device.source, "open", open_later)
     carrier = device.come_by(release)
     assert how(carrier) == [How.WHOLE]
     assert device.banned == ["liar"]

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from modelward.errors import Gate, Refused, Unavailable
 from modelward.install.partial import Partial
 from modelward.install.store import Store
+from modelward.transfer.board import Board
 from modelward.transfer.fetch import SMALL, fetch_blob, fetch_small
 from modelward.transfer.pieces import PIECE
 from modelward.transfer.sources import Kind, Sources, blob_path
@@ -379,6 +380,38 @@ def test_many_small_failures_on_the_way(store):
     assert is_here(store)
 
 
+def lie_and_break_off(answer: faults.Answer) -> None:
+    faults.corrupt(0.1)(answer)
+    faults.hang_up_after(300_000)(answer)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+@pytest.mark.parametrize("chunk", [350_000, 700_000])
+def test_sources_that_break_off_do_not_undo_each_other(store, connections, chunk):
+    """Once a chunk was wrong and both had a part in it, each has to bring all of it alone."""
+
+    poor = faults.hang_up_after(100_000)
+    honest, once = BlobServer(DATA, always=poor), BlobServer(DATA, [lie_and_break_off] * 2, poor)
+    told: list[int] = []
+    with serving(honest, once) as sources:
+        index = index_of(DATA, chunk)
+        fetch_blob(sources, BLOB, store, index, told.append, connections=connections)
+    assert is_here(store)
+    assert sum(told) <= 2 * LENGTH
+
+
+def test_what_comes_to_nothing_is_not_forgiven_for_ever(store, monkeypatch):
+    """Should two sources undo each other's work after all."""
+    monkeypatch.setattr(Board, "_is_kept_for_another", lambda *_: False)
+
+    poor = faults.hang_up_after(100_000)
+    told: list[int] = []
+    servers = BlobServer(DATA, always=poor), BlobServer(DATA, [lie_and_break_off] * 2, poor)
+    with serving(*servers) as sources, suppress(Unavailable):
+        fetch_blob(sources, BLOB, store, index_of(DATA, 700_000), told.append)
+    assert sum(told) <= 6 * LENGTH
+
+
 FAULTS = st.sampled_from([None, None, *HARMLESS.values(), *LIES.values(), *USELESS.values()])
 
 
@@ -391,16 +424,26 @@ def test_whatever_servers_do(tmp_path_factory):
     """The right blob or a clear error, soon; and nothing that it leaves is in the way."""
 
     @settings(max_examples=min(settings().max_examples, 2000) // 4)
-    @given(PLANS, st.sampled_from([SMALL, PIECE + 1, LENGTH]), st.booleans())
-    def check(plans, length, indexed):
+    @given(
+        PLANS,
+        st.sampled_from([SMALL, PIECE + 1, LENGTH]),
+        st.booleans(),
+        st.sampled_from([1, 1, 2, 4]),
+        st.sets(st.integers(0, LENGTH // 20_000)),
+        st.booleans(),
+    )
+    def check(plans, length, indexed, connections, kept, right):  # noqa: PLR0917
         data = DATA[:length]
         blob = blob_of(data)
         store = Store(tmp_path_factory.mktemp("store"))
+        places = sorted(at * 20_000 for at in kept if at * 20_000 < length)
+        keep(store, blob, data if right else bytes(length), places, 20_000)
         servers = [BlobServer(data, first, always) for first, always in plans]
         problem = None
         with serving(*servers) as sources:
             try:
-                fetch_blob(sources, blob, store, index_of(data) if indexed else None)
+                index = index_of(data, 20_000) if indexed else None
+                fetch_blob(sources, blob, store, index, connections=connections)
             except (Refused, Unavailable) as error:
                 problem = error
         if problem is None:

@@ -236,7 +236,10 @@ class Board:
                 piece.rival = None
             if piece.owner == me.number and not piece.arrived:
                 piece.owner, piece.begun = None, 0.0
-            if keep and attempt.filled and not piece.arrived and piece.data is None:
+            kept = piece.data.filled if piece.data is not None else 0
+            if keep and attempt.filled > kept and not piece.arrived:
+                if piece.data is not None:
+                    self._drop(piece.data)  # of a rival: whoever was further may go on
                 piece.data = attempt
             else:
                 self._drop(attempt)
@@ -340,15 +343,30 @@ class Board:
 
     def _is_needed_elsewhere(self, me: Connection) -> bool:
         """Tell whether the window will not move on unless this connection fetches what is amiss."""
-        if self._first_unowned() is not None and self._is_alone(me):
+        if self._first_unowned(me) is not None and self._is_alone(me):
             return True
         return self._held_up(me) is not None
 
-    def _first_unowned(self) -> Piece | None:
-        return next((p for p in self._window if p.owner is None and not p.arrived), None)
+    def _first_unowned(self, me: Connection) -> Piece | None:
+        return next((piece for piece in self._window if self._is_free(me, piece)), None)
+
+    def _is_free(self, me: Connection, piece: Piece) -> bool:
+        """Tell whether a connection may begin a piece that nobody has."""
+        return (
+            piece.owner is None and not piece.arrived and not self._is_kept_for_another(me, piece)
+        )
+
+    def _is_kept_for_another(self, me: Connection, piece: Piece) -> bool:
+        """Tell whether only its giver may go on with a piece: two would undo each other's work."""
+        if not piece.alone or piece.data is None or piece.data.givers == {me.source}:
+            return False
+        return any(
+            {other.source} == piece.data.givers and not self._sits_out(other)
+            for other in self._connections.values()
+        )
 
     def _unowned(self, me: Connection) -> Piece | None:
-        found = self._first_unowned()
+        found = self._first_unowned(me)
         if found is None:
             # Somebody asked for all the rest: from the window's end on it is to be shared.
             for other in self._connections.values():
@@ -390,7 +408,7 @@ class Board:
         for piece in self._window:
             if piece.extent.start != stop:
                 continue
-            if piece.arrived or piece.owner is not None or not most:
+            if not most or (piece is not first and not self._is_free(me, piece)):
                 break
             piece.owner, stop, most = me.number, piece.extent.stop, most - 1
         me.next = me.stop = stop

@@ -25,6 +25,7 @@ from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
 TICK = 0.1  # seconds between two looks at how far things are
 PARTING = 0.1  # seconds: for a receiver that is done to end, and what it holds with it
+MOST = 2  # times the blob's length, after which a connection that keeps failing is not forgiven
 ENOUGH = 64 << 10  # bytes that a connection must have brought for its failure to be forgiven
 
 Progress = Callable[[int], None]  # called with the number of bytes that just arrived
@@ -382,8 +383,7 @@ class _Transfer:
                 except Unavailable as error:
                     self._sources.failed(me.standing)
                     self._problem = rather(self._problem, at_fetch(error))
-                    brought = self._counts.get(me.number, 0) - before
-                    failures = 1 if brought >= ENOUGH else failures + 1
+                    failures = 1 if self._is_forgiven(me, before) else failures + 1
                     if error.again is None or failures >= patience.tries:
                         return
                     board.release(me, rest=True)
@@ -395,6 +395,11 @@ class _Transfer:
             if not board.leave(me):
                 contradiction = next(iter(self.suspects.values()), None)
                 board.stop(self._problem or contradiction or self._sources.nobody_left())
+
+    def _is_forgiven(self, me: Connection, before: int) -> bool:
+        """Tell whether a connection brought enough to go on, and that not for nothing."""
+        brought = self._counts.get(me.number, 0)
+        return brought - before >= ENOUGH and brought <= MOST * self._blob.length
 
     def _is_out(self, me: Connection) -> bool:
         return bool(me.standing.banned) or me.source in self.suspects
