@@ -5,9 +5,10 @@
 
 The file is in the page cache; every program is a process of its own. Ours is the whole of gate 10:
 received, hashed, written past the page cache where possible, synced and renamed. The others do what
-they do, which is less: `curl -o` neither verifies nor syncs. Each round has an order of its own, by
-chance: what a program leaves of the page cache makes the next one faster or slower. Needs nginx,
-curl, openssl and aria2c (apt: nginx-light curl openssl aria2).
+they do, which is less: `curl -o` neither verifies nor syncs. So what it takes until their file is
+on the disk as well is measured beside it. Each round has an order of its own, by chance: what a
+program leaves of the page cache makes the next one faster or slower. Needs nginx, curl, openssl and
+aria2c (apt: nginx-light curl openssl aria2).
 """
 
 import argparse
@@ -120,8 +121,19 @@ def run(command: list[str], to: Path, file: Path) -> Taken:
     taken = json.loads(done.stdout)
     if taken.pop("status"):
         raise SystemExit(f"{command[0]} failed: {done.stderr}")
+    taken["durable"] = taken["seconds"] + _sync(to)
     shutil.rmtree(to)
     return taken
+
+
+def _sync(folder: Path) -> float:
+    """Return the seconds it takes until all in a folder is on the disk."""
+    began = time.perf_counter()
+    for path in (folder, *folder.rglob("*")):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return time.perf_counter() - began
 
 
 def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[str, float]:
@@ -245,13 +257,16 @@ def compared(where: str, programs: dict[str, list[Taken]], mib: int) -> list[str
     """Return a table of programs beside ours, given what each took for a file of so many MiB."""
     middle, length = medians(programs), mib << 20
     seconds = {name: [one["seconds"] for one in runs] for name, runs in programs.items()}
+    ours = middle["modelward"]
     return page.table(
-        (where, "wall", "ours is", "CPU s/GiB", "peak memory", "written"),
+        (where, "wall", "ours is", "and synced", "ours is", "CPU s/GiB", "peak memory", "written"),
         (
             (
                 name,
                 f"{one['seconds']:.2f} s ({min(seconds[name]):.2f} to {max(seconds[name]):.2f})",
-                f"{middle['modelward']['seconds'] / one['seconds']:.2f} x",
+                f"{ours['seconds'] / one['seconds']:.2f} x",
+                f"{one['durable']:.2f} s",
+                f"{ours['durable'] / one['durable']:.2f} x",
                 f"{one['cpu'] * GIB / length:.2f}",
                 f"{one['memory'] / 1e6:.0f} MB",
                 f"{one['written'] / length:.2f} x",
