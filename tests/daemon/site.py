@@ -5,6 +5,8 @@ import queue
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -59,6 +61,11 @@ class Running:
         self.signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
 
+    def children(self) -> list[int]:
+        """Return its child processes."""
+        pid = self.process.pid
+        return [*map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
     def _read(self) -> None:
         for line in self.process.stdout or ():
             self._lines.put(json.loads(line))
@@ -106,3 +113,21 @@ def is_whole(world: World) -> None:
     status = world.client_here("status")
     assert (status.code, status.json["alarms"]) == (ExitCode.DONE, [])
     assert world.client_here("verify").code == ExitCode.DONE
+
+
+def until(holds: Callable[[], bool]) -> bool:
+    """Wait until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def runs(pid: int) -> bool:
+    """Tell whether a process runs: one that nobody waited for does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False

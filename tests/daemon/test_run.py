@@ -6,8 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -15,7 +13,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from modelward.errors import ExitCode
-from tests.daemon.site import PATIENCE, Running, configure
+from tests.daemon.site import PATIENCE, Running, configure, runs, until
 from tests.simulator import server as servers
 from tests.simulator.world import World, clean_environment
 
@@ -195,7 +193,7 @@ def test_the_child_dies_and_the_daemon_goes_on(world: World) -> None:
         server.lie(WEIGHTS, wait)
         with Running(world, server) as daemon:
             assert arrived.wait(PATIENCE)
-            os.kill(child_of(daemon.process.pid), signal.SIGKILL)
+            os.kill(daemon.children()[0], signal.SIGKILL)
             ended = daemon.wait_for("checked")
             assert "ended by signal 9" in ended["reason"]
             server.be_honest()
@@ -240,7 +238,7 @@ def test_the_command_dies_with_the_check_and_with_the_daemon(
         if whom == "the daemon":
             daemon.process.kill()
         else:
-            os.killpg(child_of(daemon.process.pid), signal.SIGKILL)  # as Worker.kill does
+            os.killpg(daemon.children()[0], signal.SIGKILL)  # as Worker.kill does
             ended = daemon.wait_for("checked")
             assert "the next check finishes or undoes" in ended["advice"]
         for pid in pids.read_text().split():
@@ -288,7 +286,7 @@ def test_it_serves_neighbours_if_it_is_to(world: World) -> None:
         daemon.wait_for("serve")
         daemon.wait_for("checked")
         assert until(lambda: answers(port))
-        os.kill(child_of(daemon.process.pid), signal.SIGKILL)
+        os.kill(daemon.children()[0], signal.SIGKILL)
         assert "exit code -9" in daemon.wait_for("serve")["message"]
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("reloaded")
@@ -353,24 +351,6 @@ def answers(port: int) -> bool:
         return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
-def until(holds: Callable[[], bool]) -> bool:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def runs(pid: int) -> bool:
-    """Tell whether a process runs: one that nobody waited for does not."""
-    try:
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-
-
 def falls_silent(listening: socket.socket) -> bool:
     """Read what has been sent, and tell whether nothing more comes."""
     listening.settimeout(1.0)
@@ -382,9 +362,3 @@ def falls_silent(listening: socket.socket) -> bool:
     finally:
         listening.settimeout(PATIENCE)
     return False
-
-
-def child_of(pid: int) -> int:
-    """Return the one child of a process."""
-    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(child)

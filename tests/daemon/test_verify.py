@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, BinaryIO
 
 import pytest
+from werkzeug.wrappers import Response
 
 from modelward import config
 from modelward.daemon import verify
@@ -14,7 +16,7 @@ from modelward.daemon.log import Level
 from modelward.daemon.words import of_verified
 from modelward.errors import ExitCode, Unavailable
 from modelward.install import fsops, scanned
-from tests.daemon.site import Running, configure, flip, is_whole
+from tests.daemon.site import PATIENCE, Running, configure, flip, is_whole, opens, runs, until
 from tests.simulator.server import Server
 from tests.simulator.world import World
 
@@ -65,6 +67,66 @@ def test_it_mends_what_no_alarm_can_be_about(world: World, server: Server) -> No
         daemon.wait_for("repaired")
         assert daemon.wait_for("verified")["exit_code"] == ExitCode.DONE
         is_whole(world)
+
+
+def large_blob(world: World) -> BinaryIO:
+    """Return a file in the store that is read for longer than a test may last: one hole."""
+    file = (world.device / "store" / ("0" * 64)).open("wb")
+    file.truncate(1 << 40)
+    return file
+
+
+def test_a_check_that_falls_due_has_it_paused(world: World, server: Server) -> None:
+    """However long it takes; an update meanwhile is no damage, and it does come to its end."""
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with large_blob(world) as large, Running(world, server) as daemon:
+        daemon.wait_for("hashing")
+        (scan,) = daemon.children()
+        daemon.signal(signal.SIGUSR1)
+        assert daemon.wait_for("checked")["outcome"] == "unchanged"
+        world.publish("1.2.0")
+        server.lie(r"/metadata/timestamp", wait)
+        daemon.signal(signal.SIGUSR1)
+        assert arrived.wait(PATIENCE)
+        assert (Path("/proc") / str(scan) / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+        go_on.set()
+        assert daemon.wait_for("checked")["outcome"] == "updated"
+        assert daemon.children() == [scan]
+        assert all(line["event"] != "verified" for line in daemon.seen)
+        large.truncate(0)
+        assert daemon.wait_for("verified")["outcome"] == "intact"
+        opens(world, "1.2.0", fallback=False)
+        assert daemon.stop() == ExitCode.DONE
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_the_daemon_though_it_is_paused(
+    world: World, server: Server, number: signal.Signals
+) -> None:
+    arrived, go_on = Event(), Event()
+
+    def wait(honest: bytes) -> Response:
+        arrived.set()
+        go_on.wait(PATIENCE)
+        return Response(honest)
+
+    with large_blob(world), Running(world, server) as daemon:
+        daemon.wait_for("hashing")
+        (scan,) = daemon.children()
+        server.lie(r"/metadata/timestamp", wait)
+        daemon.signal(signal.SIGUSR1)
+        assert arrived.wait(PATIENCE)
+        daemon.signal(number)
+        go_on.set()
+        assert daemon.process.wait(PATIENCE) in (ExitCode.DONE, -signal.SIGKILL)
+        assert until(lambda: not runs(scan))
+    assert not (world.device / scanned.FILE).exists()
 
 
 def test_never(world: World, server: Server) -> None:

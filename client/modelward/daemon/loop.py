@@ -74,7 +74,6 @@ class Daemon:
     _serving: Serving | None = None
     _serve_at: float = 0.0  # when it may be started again
     _alive: bool = True  # False once something hangs that only a restart may mend
-    _mending: bool = False  # whether the check that runs mends what an alarm is pending about
     _mends: int = 0  # checks in a row that did
     _mend_at: float = 0.0  # when one may again, in seconds since boot
     _verified: float = float("-inf")  # when everything was read last, in seconds since boot
@@ -125,8 +124,7 @@ class Daemon:
             while not self._stopping:
                 self._idle()
                 if not self._stopping:
-                    pause = self._pause_after(self._check())
-                    self._due = self.clock() + pause
+                    self._check_and_plan()
                     self._verify_if_due()
         finally:
             self.notifier.stopping()
@@ -145,29 +143,34 @@ class Daemon:
         """Wait until a check is due or wanted."""
         at = self.now() + timedelta(seconds=max(0.0, self._due - self.clock()))
         self.notifier.status(f"next check at {at:%H:%M:%S}")
-        while not self._stopping and not self._wanted:
-            left = self._due - self.clock()
-            if left <= 0:
-                break
-            self._turn(left)
+        while not self._stopping and not self._is_due():
+            self._turn(self._due - self.clock())
+
+    def _is_due(self) -> bool:
+        return self._wanted or self._due <= self.clock()
+
+    def _check_and_plan(self) -> None:
+        """Have a check made; say when the next one is."""
         self._wanted = False
+        pause = self._pause_after(self._check())
+        self._due = self.clock() + pause
 
     def _check(self) -> Mapping[str, Any]:
         """Have a check made; return how it ended."""
         only_check = not self._schedule.may_change(self.now())
         self.notifier.status("checking" + (" only: no maintenance window" if only_check else ""))
         may_mend = self.clock() >= self._mend_at
-        self._mending = False
-        result = self._attended(Job(self.state, self._settings, only_check, may_mend))
+        result, mended = self._attended(Job(self.state, self._settings, only_check, may_mend))
         self._tell_result(result, only_check=only_check)
         if may_mend:
-            self._note_mending()
+            self._note_mending(mended=mended)
         return result
 
     def _verify_if_due(self) -> ExitCode:
         """Have everything read again, if it was not for long; return how that ended.
 
-        After a check, and never instead of one: an update may be what a device needs most.
+        After a check, and never instead of one: an update may be what a device needs most. A check
+        that falls due meanwhile has it paused.
         """
         every, now = self._schedule.settings.verify, self.clock()
         known = min(now - self._verified, scanned.age(self.state, boot_id(), now))
@@ -175,36 +178,36 @@ class Daemon:
             return ExitCode.DONE
         self.notifier.status("verifying what is kept")
         may_mend = now >= self._mend_at
-        self._mending = False
-        result = self._attended(Job(self.state, self._settings, mend=may_mend, verify=True))
+        result, mended = self._attended(Job(self.state, self._settings, mend=may_mend, verify=True))
         level, message = words.of_verified(result)
         self.log(level, "verified", message, **_fields(result))
-        if self._mending:
-            self._note_mending()
+        if mended:
+            self._note_mending(mended=mended)
         code = ExitCode(result["exit_code"])
         if code is not ExitCode.UNAVAILABLE:  # even if it could not be noted
             self._verified = now
         return code
 
-    def _note_mending(self) -> None:
+    def _note_mending(self, *, mended: bool) -> None:
         """Let each check in a row that mends be followed by twice as long a pause without.
 
         However it ended: a disk may go on damaging what was mended.
         """
-        self._mends = self._mends + 1 if self._mending else 0
+        self._mends = self._mends + 1 if mended else 0
         if self._mends:
             pause = replace(self._schedule, failures=self._mends).delay(self.chance())
             self._mend_at = self.clock() + pause
 
-    def _attended(self, job: Job) -> Mapping[str, Any]:
+    def _attended(self, job: Job) -> tuple[Mapping[str, Any], bool]:
+        """Have a job done; return how it ended, and whether it mended what is damaged, or tried."""
         try:
             worker = self.start(job)
         except OSError as error:  # no memory or no process to be had: not for ever, it is hoped
             reason = f"the check could not be started: {error.strerror}"
-            return Unavailable(reason, "see what takes this device's memory").to_dict()
-        self._attend(worker)
+            return Unavailable(reason, "see what takes this device's memory").to_dict(), False
+        mended = self._attend(worker, yields=job.verify and self._running)
         worker.close()
-        return worker.outcome()
+        return worker.outcome(), mended
 
     def _pause_after(self, result: Mapping[str, Any]) -> float:
         """Return the seconds from the end of a check to the next one."""
@@ -224,16 +227,23 @@ class Daemon:
             wait = min(wait, max(left, 0.0) + TICK)
         return wait
 
-    def _attend(self, worker: Worker) -> None:
-        """Listen to a check until it ends; end it if it must be."""
+    def _attend(self, worker: Worker, *, yields: bool) -> bool:
+        """Listen to a job until it ends; end it if it must be; return whether it mends.
+
+        Args:
+            worker: Does the job.
+            yields: Pause it for each check that falls due meanwhile.
+        """
         heard = time.monotonic()  # which, unlike the clock, stands still while suspended
         told: float | None = None
         killed: float | None = None
+        mended = False
         while not worker.ended():
-            self._turn(SLICE, worker)
+            self._turn(self._due - self.clock() if yields and not worker.pausing else SLICE, worker)
             now = time.monotonic()
             for event in worker.events():
                 heard = now
+                mended |= event.get("event") == "repairing"
                 self._tell_event(event)
             stuck = now - heard > self._schedule.settings.stuck
             if told is None and (stuck or self._stopping):
@@ -251,8 +261,20 @@ class Daemon:
             elif killed is not None and now - killed > self.grace and self._alive:
                 self._alive = False
                 self.log(Level.ERROR, "stuck", "the check cannot even be killed: is the disk dead?")
+            elif told is None and yields and self._is_due() and self._has_paused(worker):
+                self._check_and_plan()
+                worker.resume()
+                heard = time.monotonic()
         for event in worker.events():
+            mended |= event.get("event") == "repairing"
             self._tell_event(event)
+        return mended
+
+    def _has_paused(self, worker: Worker) -> bool:
+        """Tell whether a job has paused; ask it to, if it was not asked before."""
+        if not worker.pausing:
+            worker.pause()
+        return worker.paused()
 
     def _keep_serving(self) -> None:
         """See to it that neighbours are served, if they are to be."""
@@ -334,7 +356,6 @@ class Daemon:
         return not self._stopping
 
     def _tell_event(self, event: Mapping[str, Any]) -> None:
-        self._mending |= event.get("event") == "repairing"
         told = words.of_event(event)
         if told is not None:
             level, message = told

@@ -5,6 +5,7 @@ what is kept to fall back to is opened by nobody (attack row 29).
 """
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -77,6 +78,8 @@ def verify(
 
     found = scan.scan(device, (), hashing)
     if found.damage:
+        # From here on nobody else may change anything: it cannot be paused (`Worker.pause`).
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
         # No lock was held, to keep nobody waiting. What an update moved meanwhile is no damage.
         with fsops.lock(config.state / "lock", keep_waiting=watch.keep_waiting):
             found = scan.scan(device, (), watch.hashing)

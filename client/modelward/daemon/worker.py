@@ -26,12 +26,14 @@ class Worker:
         result: How the check ended, once it has said so.
         silent: Whether it has closed its output: nothing more will come from there.
         told: Whether it was asked to end.
+        pausing: Whether it was asked to pause, and not yet to go on.
     """
 
     process: subprocess.Popen[bytes]
     result: dict[str, Any] | None = None
     silent: bool = False
     told: bool = False
+    pausing: bool = False
     _rest: bytes = field(default=b"", repr=False)
 
     @classmethod
@@ -104,6 +106,25 @@ class Worker:
         self.told = True
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Ask it to pause as soon as others may do what it does not: it keeps what it has done."""
+        self.pausing = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTSTP)
+
+    def paused(self) -> bool:
+        """Tell whether it has paused. SIGCHLD comes when it does."""
+        with contextlib.suppress(ChildProcessError):
+            how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+            return os.waitid(os.P_PID, self.process.pid, how) is not None
+        return False
+
+    def resume(self) -> None:
+        """Have it go on."""
+        self.pausing = False
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it and whatever it started: an update survives that at any moment."""
