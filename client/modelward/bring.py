@@ -92,11 +92,18 @@ def plan(  # noqa: PLR0913 - the last two are named
     def tell(text: str) -> None:
         watch.passed(Gate.PLAN, text)
 
+    went_on = _going_on(device, sources)
+
+    def go_on() -> None:
+        if not only_check:
+            went_on()
+
     def planner(others: int = 0) -> Planner:
         # What an earlier try began to fetch of these needs no more room.
         room = store.free() + store.begun(wanted) + others
         limits = Limits(room, device.config.transfer.memory, METHODS)
-        return Planner(chosen, _releases(device, installed), store, sources, limits, tell)
+        old = _releases(device, installed)
+        return Planner(chosen, old, store, sources, limits, tell, go_on)
 
     if not chosen:
         return planner()
@@ -135,12 +142,11 @@ def carry_out(
         Refused: Something else was delivered.
         Unavailable: A file could not be had, or there is no room for it any more.
     """
-    began = sources.clock()
+    go_on = _going_on(device, sources)
 
     def progress(done: int, total: int) -> None:
         watch.fetching(done, total, sources.latest)
-        _check_window(device)
-        _check_deadline(device, sources.clock() - began)
+        go_on()
 
     if planner.plan.steps:
         _check_window(device)
@@ -155,6 +161,17 @@ def carry_out(
     )
     proven = {blob.sha256: device.store.look(blob.sha256) for blob in carrier.carry_out(planner)}
     return carrier.carried, proven
+
+
+def _going_on(device: Device, sources: Sources) -> Callable[[], None]:
+    """Return what raises as soon as it is not the time for large files, or took too much of it."""
+    began = sources.clock()
+
+    def go_on() -> None:
+        _check_window(device)
+        _check_deadline(device, sources.clock() - began)
+
+    return go_on
 
 
 def _reserve(device: Device, planner: Planner) -> None:

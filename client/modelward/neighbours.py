@@ -111,11 +111,16 @@ def gather(  # noqa: PLR0913 - the last two are named
     peers = {each.name: each for each in sources.sources if isinstance(each, Neighbour)}
     if not peers or index is None or cost <= blob.length // (len(peers) + 1):
         return False
+
+    def go_on() -> None:
+        progress(0)  # the deadline passes although nothing arrives
+
     try:
         known = device.store.read(index)
-        data = known or sources.fetch_blob(index)
+        data = known or sources.fetch_blob(index, go_on)
         chunks = ChunkIndex.parse(data)
     except (Refused, Unavailable):
+        go_on()  # it may not be the index that is amiss
         return False  # an index saves bytes; nothing depends on it
     if known is None:
         device.store.add(index, [memoryview(data)])  # of use the next time, too
@@ -128,5 +133,5 @@ def gather(  # noqa: PLR0913 - the last two are named
         device.store,
         chunks,
         progress=progress,
-        go_on=lambda: progress(0),  # the deadline passes although nothing arrives
+        go_on=go_on,
     )

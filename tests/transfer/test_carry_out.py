@@ -394,6 +394,30 @@ def test_a_busy_server_costs_time_before_it_costs_the_chunks(device: Device):
     assert device.told == []
 
 
+@pytest.mark.parametrize("what", ["the patch", "the index"])
+def test_a_busy_server_is_not_waited_for_when_it_is_too_late(device: Device, what: str):
+    offered = device.patch(TENSOR_DELTA, OLD, NEW, NEW)
+    release = device.publish(NEW, *[offered] * (what == "the patch"))
+    wanted = offered.blob if what == "the patch" else release.files[0].chunks
+    device.source.busy[wanted.sha256] = 99
+    pauses: list[float] = []
+
+    def look(*_: int) -> None:
+        if sum(pauses) > 5:
+            raise Unavailable("it is too late")
+
+    def come_by() -> None:
+        sources = Sources([device.source], Patience(pause=30.0), sleep=pauses.append)
+        tell = device.told.append
+        planner = Planner([release], [device.old], device.store, sources, LIMITS, tell, look)
+        list(Carrier(sources, device.store, tell, look).carry_out(planner))
+
+    with pytest.raises(Unavailable, match="too late"):
+        come_by()
+    assert sum(pauses) < 7
+    assert device.told == []
+
+
 def test_a_patch_that_is_never_to_be_had_does_not_stop_the_update(device: Device):
     offered = device.patch(TENSOR_DELTA, OLD, NEW, NEW)
     device.source.busy[offered.blob.sha256] = 1000

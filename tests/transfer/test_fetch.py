@@ -561,6 +561,26 @@ def test_stopped_by_the_caller(store):
     assert is_here(store)
 
 
+def test_stopped_by_the_caller_what_one_source_brought_is_kept(store):
+    """Another one lied, so all of it is brought anew, from one at a time."""
+    liar, honest = BlobServer(bytes(LENGTH)), BlobServer(DATA, rate=2e6)
+    before: list[int] = []
+
+    def enough() -> None:
+        if sources.banned():
+            before.append(honest.sent)
+            if honest.sent - before[0] > 2.5 * PIECE:
+                raise Unavailable("it is day")
+
+    with serving(liar, honest) as sources, pytest.raises(Unavailable, match="day"):
+        fetch_blob(sources, BLOB, store, go_on=enough)
+    last = BlobServer(DATA)
+    with serving(last) as sources:
+        fetch_blob(sources, BLOB, store)
+    assert is_here(store)
+    assert last.sent < LENGTH / 2
+
+
 # --- slow ones
 
 

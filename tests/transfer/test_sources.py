@@ -131,6 +131,18 @@ def test_what_a_server_asks_for_is_waited_for_but_not_for_ever():
     assert patience.before_try(5000) == 60
 
 
+def test_whoever_is_waited_for_the_caller_is_asked_whether_to_go_on():
+    found, pauses = sources(FakeSource("origin", fail=broken(3600.0)))
+
+    def stop() -> None:
+        if sum(pauses) > 5:
+            raise Unavailable("it is too late")
+
+    with pytest.raises(Unavailable, match="too late"):
+        found.fetch_blob(Blob("0" * 64, 1), stop)
+    assert sum(pauses) < 7
+
+
 def test_endless_document_comes_from_another():
     origin = FakeSource("origin", {TIMESTAMP: b"x" * 100})
     mirror = FakeSource("mirror", {TIMESTAMP: b"1"}, Kind.MIRROR)

@@ -44,7 +44,8 @@ class Host:
         spoil: Changes the bytes of a range before they are sent; None for an error instead.
         error: That error's status.
         drip: Seconds before every `block` bytes of an answer; 0 for none.
-        sent: Bytes of the blob that were asked of it.
+        ranges: Whether it knows any.
+    sent: Bytes of the blob that were asked of it.
     """
 
     have: Callable[[], bytes | None] = lambda: None
@@ -52,6 +53,7 @@ class Host:
     error: int = 404
     drip: float = 0.0
     block: int = 1
+    ranges: bool = True
     sent: int = 0
     url: str = ""
     asked: list[str] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Host:
                     self._send(200, host.have())
                     return
                 start, stop = 0, len(DATA)
-                given = self.headers.get("Range")
+                given = self.headers.get("Range") if host.ranges else None
                 if given:
                     first, last = given.removeprefix("bytes=").split("-")
                     start, stop = int(first), int(last) + 1
@@ -300,6 +302,17 @@ def test_a_repository_that_fails_once_is_asked_again(tmp_path):
     with scene(tmp_path, Host(says()), origin=origin) as device:
         assert device.gather()
         device.fetch()
+
+
+def test_a_repository_that_knows_no_ranges_is_not_asked_for_pieces(tmp_path):
+    """It would send all of the file for each."""
+    neighbour, origin = Host(says((0, 4 * CHUNK), wants=False)), Host(ranges=False)
+    with scene(tmp_path, neighbour, origin=origin) as device:
+        assert not device.gather()
+        standings = device.sources.for_blobs()
+        assert [(each.ranges, each.failures) for each in standings] == [(True, 0), (False, 0)]
+        device.fetch()
+    assert len([path for path in origin.asked if path.startswith("/blobs/")]) <= 2
 
 
 @pytest.mark.parametrize("error", [404, 503])

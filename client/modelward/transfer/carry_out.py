@@ -21,6 +21,7 @@ from modelward.transfer import fetch, patch, plan
 from modelward.transfer.fetch import Progress
 from modelward.transfer.plan import How, Step, Way
 from modelward.transfer.planner import Planner, Shelf, patiently
+from modelward.transfer.shelf import Partial
 from modelward.transfer.sources import Sources
 
 BLOCK = 1 << 20  # bytes
@@ -140,7 +141,8 @@ class Carrier:
                 if way.how is How.WHOLE:
                     self._fetch(step.blob, self._index_of(step.blob, planner, frozenset(failed)))
                 else:
-                    patiently(self.sources, functools.partial(self._go, step.blob, way))
+                    go = functools.partial(self._go, step.blob, way)
+                    patiently(self.sources, go, self._go_on)
             except (Refused, Unavailable) as error:
                 if way.how is How.WHOLE or error is self._stopped:
                     raise
@@ -207,7 +209,7 @@ class Carrier:
             raise _UnreadableError(error) from error
 
     def _apply(
-        self, blob: Blob, offered: Patch, base: int | None, content: BinaryIO, file: fetch.Partial
+        self, blob: Blob, offered: Patch, base: int | None, content: BinaryIO, file: Partial
     ) -> None:
         writer = _Writing(file, self._go_on)
         file.restart()  # what an earlier try left there may be of another way
@@ -262,7 +264,7 @@ class _Writing:
         error: Why it could not be written, if that is so.
     """
 
-    def __init__(self, file: fetch.Partial, go_on: Callable[[], None]) -> None:
+    def __init__(self, file: Partial, go_on: Callable[[], None]) -> None:
         self.digest = hashlib.sha256()
         self.count = 0
         self.error: OSError | None = None

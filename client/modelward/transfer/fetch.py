@@ -8,11 +8,11 @@ all let go of the interpreter's lock. While a piece is written, the kernel recei
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock, Thread
-from typing import Protocol
+from typing import ParamSpec
 
 from modelward.errors import NoRanges, Refused, Unavailable
 from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
@@ -20,6 +20,7 @@ from modelward.formats.release import Blob
 from modelward.transfer import one_stream, pieces
 from modelward.transfer.board import WINDOW, Board, Connection
 from modelward.transfer.pieces import PIECE, Attempt, Piece
+from modelward.transfer.shelf import Partial, Shelf
 from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, rather, wrong
 
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
@@ -29,64 +30,22 @@ MOST = 2  # times the blob's length, after which a connection that keeps failing
 ENOUGH = 64 << 10  # bytes that a connection must have brought for its failure to be forgiven
 
 Progress = Callable[[int], None]  # called with the number of bytes that just arrived
+Told = ParamSpec("Told")
 
 
-class Partial(Protocol):
-    """A blob that is not whole yet; see `modelward.install.partial.Partial`."""
-
-    @property
-    def extents(self) -> list[tuple[int, int]]:
-        """The parts that are there, as (start, stop), in order and apart."""
-        ...
-
-    def buffers(self, count: int, size: int) -> list[memoryview]:
-        """Return buffers from which `write` is fast."""
-        ...
-
-    def place(self, buffer: memoryview, offset: int, length: int) -> memoryview:
-        """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
-        ...
-
-    def write(self, offset: int, data: memoryview, *, checked: bool = False) -> None:
-        """Write bytes at their place, and note that they are there.
-
-        Neighbours are handed only what was `checked`: whole chunks of the file's index.
-        """
-        ...
-
-    def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with what was written at an offset."""
-        ...
-
-    def restart(self) -> None:
-        """Forget everything that is there: it is not what it should be."""
-        ...
-
-    def finish(self) -> None:
-        """Let the blob appear, whole and durable."""
-        ...
-
-
-class Shelf(Protocol):
-    """Where blobs are kept; see `modelward.install.store.Store`."""
-
-    def add(self, blob: Blob, blocks: Iterable[memoryview]) -> None:
-        """Keep a verified blob."""
-        ...
-
-    def partial(self, blob: Blob) -> AbstractContextManager[Partial]:
-        """Return a blob that is not whole yet, with what was kept of it."""
-        ...
-
-
-def fetch_small(sources: Sources, blob: Blob) -> bytes:
+def fetch_small(sources: Sources, blob: Blob, go_on: Callable[[], None] | None = None) -> bytes:
     """Return a small blob's bytes, verified.
+
+    Args:
+        sources: Where from.
+        blob: What.
+        go_on: Called now and then while a busy source is waited for; may raise to stop.
 
     Raises:
         Refused: The bytes are not the blob.
         Unavailable: No source delivered.
     """
-    return sources.fetch_blob(blob)
+    return sources.fetch_blob(blob, go_on)
 
 
 def fetch_blob(  # noqa: PLR0913 - the last three are named, and seldom given
@@ -123,16 +82,16 @@ def fetch_blob(  # noqa: PLR0913 - the last three are named, and seldom given
         index = None  # of another file
     progress, go_on = progress or _ignore, go_on or _nothing
     if blob.length <= SMALL:
-        store.add(blob, [memoryview(fetch_small(sources, blob))])
+        store.add(blob, [memoryview(fetch_small(sources, blob, go_on))])
         progress(blob.length)
         return
     with store.partial(blob) as partial:
-        bring = _Bringing(sources, blob, partial, progress, go_on, connections)
+        heard, looked = _stopping(progress), _stopping(go_on)
+        bring = _Bringing(sources, blob, partial, heard, looked, connections)
         try:
-            if not bring.together(index):
-                bring.one_after_the_other()
-        except (Refused, Unavailable) as error:
-            bring.in_one_stream(error)
+            bring.by_any_way(index)
+        except _StoppedError as stopped:
+            raise stopped.reason from None
 
 
 @dataclass(frozen=True)
@@ -145,6 +104,14 @@ class _Bringing:
     progress: Progress
     go_on: Callable[[], None]
     connections: int
+
+    def by_any_way(self, index: ChunkIndex | None) -> None:
+        """Bring it. What the caller stops is not gone on with by another way."""
+        try:
+            if not self.together(index):
+                self.one_after_the_other()
+        except (Refused, Unavailable) as error:
+            self.in_one_stream(error)
 
     def together(self, index: ChunkIndex | None) -> bool:
         """Bring it from all sources, and tell whether it is the blob."""
@@ -475,6 +442,26 @@ class _ContradictionError(Exception):
     def __init__(self, reason: Refused) -> None:
         super().__init__()
         self.reason = reason
+
+
+class _StoppedError(Exception):
+    """The caller wants no more: no source is to blame for it, and none is tried in its place."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def _stopping(told: Callable[Told, None]) -> Callable[Told, None]:
+    """Return what tells the caller the same, and tells what it raises from what sources do."""
+
+    def tell(*args: Told.args, **named: Told.kwargs) -> None:
+        try:
+            told(*args, **named)
+        except BaseException as error:
+            raise _StoppedError(error) from error
+
+    return tell
 
 
 def _some(count: int, name: str) -> int:

@@ -6,38 +6,13 @@ whole file, and what is on disk already is passed over in what it sends, rather 
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
 
 from modelward.errors import Unavailable
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
 from modelward.transfer.pieces import PIECE
+from modelward.transfer.shelf import Partial
 from modelward.transfer.sources import Reader, Source, Sources, Standing
-
-
-class Partial(Protocol):
-    """A blob that is not whole yet; see `modelward.transfer.fetch.Partial`."""
-
-    @property
-    def extents(self) -> list[tuple[int, int]]:
-        """The parts that are there."""
-        ...
-
-    def buffers(self, count: int, size: int) -> list[memoryview]:
-        """Return buffers from which `write` is fast."""
-        ...
-
-    def place(self, buffer: memoryview, offset: int, length: int) -> memoryview:
-        """Return the part of a buffer in which bytes have to lie that are written at `offset`."""
-        ...
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """Write bytes at their place."""
-        ...
-
-    def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with what was written at an offset."""
-        ...
 
 
 def bring(  # noqa: PLR0913, PLR0917 - see `modelward.transfer.fetch.fetch_blob`
@@ -59,7 +34,8 @@ def bring(  # noqa: PLR0913, PLR0917 - see `modelward.transfer.fetch.fetch_blob`
         blob: What.
         partial: Where to.
         progress: Told of all bytes as they arrive, needed or not.
-        go_on: Called for every piece; may raise to stop. What arrived is kept.
+        go_on: Called for every piece, and while the source is waited for; may raise to stop. What
+            arrived is kept.
 
     Raises:
         Refused: The source is provably wrong about the blob's length.
@@ -76,7 +52,7 @@ def bring(  # noqa: PLR0913, PLR0917 - see `modelward.transfer.fetch.fetch_blob`
             failures += 1
             if error.again is None or failures >= patience.tries:
                 raise
-            sources.sleep(patience.before_try(failures, error.again))
+            sources.pause(patience.before_try(failures, error.again), go_on)
         else:
             sources.delivered(standing, blob.length, sources.clock() - began)
             return is_it

@@ -10,7 +10,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from modelward.errors import NotFound, Refused, Unavailable
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob, Release
-from modelward.transfer import fetch, plan
+from modelward.transfer import plan, shelf
 from modelward.transfer.plan import Here, Limits, Plan, Step
 from modelward.transfer.sources import Sources
 
@@ -19,7 +19,7 @@ ROUNDS = 3  # times that something is tried, where sources may only be busy, bef
 T = TypeVar("T")
 
 
-class Shelf(fetch.Shelf, Protocol):
+class Shelf(shelf.Shelf, Protocol):
     """Where blobs are kept; see `modelward.install.store.Store`."""
 
     def lengths(self) -> Mapping[str, int]:
@@ -43,6 +43,10 @@ class Shelf(fetch.Shelf, Protocol):
         ...
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass
 class Planner:
     """Gate 9: looks at what is here and what is offered, and plans.
@@ -54,6 +58,7 @@ class Planner:
         sources: Where chunk indexes come from, if they are not here.
         limits: What the device can do.
         tell: Told, in words for people, of a chunk index that is of no use.
+        go_on: Called now and then while busy sources are waited for; may raise to stop.
         plan: The plan.
         looked: Chunk indexes that were fetched to make it, as documents, by blob.
 
@@ -67,6 +72,7 @@ class Planner:
     sources: Sources
     limits: Limits
     tell: Callable[[str], None]
+    go_on: Callable[[], None] = _nothing
     looked: dict[Blob, bytes] = field(default_factory=dict)
     _useless: set[Blob] = field(default_factory=set)  # indexes of which that was told
 
@@ -126,10 +132,13 @@ class Planner:
         try:
             data = self.looked.get(blob) or self.store.read(blob)
             if data is None:
-                data = patiently(self.sources, lambda: self.sources.fetch_blob(blob))
+                data = patiently(
+                    self.sources, lambda: self.sources.fetch_blob(blob, self.go_on), self.go_on
+                )
                 self.looked[blob] = data
             return ChunkIndex.parse(data)
         except (Refused, Unavailable) as error:
+            self.go_on()  # the index is not to blame for that it is not to be gone on
             self._useless.add(blob)
             self.tell(f"the chunk index {blob.sha256[:16]} is of no use: {error.reason}")
         return None
@@ -147,8 +156,13 @@ def _survey(store: Shelf, installed: Iterable[Release]) -> Here:
     return Here(blobs, indexed, relatives)
 
 
-def patiently(sources: Sources, work: Callable[[], T]) -> T:
+def patiently(sources: Sources, work: Callable[[], T], go_on: Callable[[], None]) -> T:
     """Do something, and again later if that may help: time is cheaper than another way's bytes.
+
+    Args:
+        sources: Where from.
+        work: What.
+        go_on: Called now and then while they are waited for; may raise to stop.
 
     Raises:
         Unavailable: It could not be done, time after time, or will not be.
@@ -163,5 +177,5 @@ def patiently(sources: Sources, work: Callable[[], T]) -> T:
             if error.again is None:
                 raise
             wish = error.again
-        sources.sleep(sources.patience.before_try(failures, wish))
+        sources.pause(sources.patience.before_try(failures, wish), go_on)
     return work()

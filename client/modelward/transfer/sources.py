@@ -21,6 +21,7 @@ from modelward.transfer.pace import Clock, Patience, Sleep
 
 # Where in a repository TUF's metadata, its targets, the transparency log, and blobs are.
 METADATA, TARGETS, LOG, BLOBS = "metadata/", "targets/", "log/", "blobs/"
+LOOK = 1.0  # seconds between two looks at whether to go on, while a source is waited for
 ADVICE = "that server is broken or hostile: use another mirror"
 
 
@@ -196,8 +197,12 @@ class Sources:
             everywhere=path.startswith(TARGETS),
         )
 
-    def fetch_blob(self, blob: Blob) -> bytes:
+    def fetch_blob(self, blob: Blob, go_on: Callable[[], None] | None = None) -> bytes:
         """Return a small blob's bytes, verified, from whoever delivers the right ones.
+
+        Args:
+            blob: What.
+            go_on: Called now and then while busy sources are waited for; may raise to stop.
 
         Raises:
             Refused: A source delivered something else, and no other the right bytes.
@@ -213,7 +218,7 @@ class Sources:
             return data
 
         try:
-            return self._in_turn(self.for_blobs(), ask, everywhere=True)
+            return self._in_turn(self.for_blobs(), ask, go_on, everywhere=True)
         except Unavailable as error:
             raise at_fetch(error) from error.__cause__
 
@@ -274,14 +279,34 @@ class Sources:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def pause(self, seconds: float, go_on: Callable[[], None] | None = None) -> None:
+        """Wait for a busy source.
+
+        Args:
+            seconds: How long.
+            go_on: Called now and then, and at the end; may raise to stop.
+        """
+        while go_on and seconds > 0:
+            self.sleep(min(LOOK, seconds))
+            seconds -= LOOK
+            go_on()
+        if seconds > 0:
+            self.sleep(seconds)
+
     def _in_turn(
-        self, tried: list[Standing], ask: Callable[[Source], bytes], *, everywhere: bool = False
+        self,
+        tried: list[Standing],
+        ask: Callable[[Source], bytes],
+        go_on: Callable[[], None] | None = None,
+        *,
+        everywhere: bool = False,
     ) -> bytes:
         """Ask one source after the other, and again those with which that may help.
 
         Args:
             tried: The sources, in order.
             ask: Asks one.
+            go_on: See `pause`.
             everywhere: Go on where a source says that there is no such file.
         """
         so_far = _SoFar()
@@ -293,7 +318,8 @@ class Sources:
             if not tried:
                 break
             if attempt < self.patience.tries:
-                self.sleep(self.patience.before_try(attempt, min(so_far.wishes.values())))
+                wish = min(so_far.wishes.values())
+                self.pause(self.patience.before_try(attempt, wish), go_on)
         raise so_far.error or self.nobody_left()
 
     def _go_round(

@@ -15,20 +15,21 @@ in nothing else: the whole file's digest is computed afterwards (`modelward.tran
 import functools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import Protocol
 
-from modelward.errors import NotFound, Refused, Unavailable
+from modelward.errors import NoRanges, NotFound, Refused, Unavailable
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
-from modelward.transfer.fetch import ENOUGH, Partial
+from modelward.transfer.fetch import ENOUGH
 from modelward.transfer.pieces import PIECE, Extent
 from modelward.transfer.shares import Shares
-from modelward.transfer.sources import Kind, Reader, Sources, Standing, wrong
+from modelward.transfer.shelf import Partial, Shelf
+from modelward.transfer.sources import Kind, Reader, Sources, Standing, rather, wrong
 
 MOST = 16  # neighbours at once
 POLL = 0.5  # seconds between two looks at what a neighbour has
@@ -54,14 +55,6 @@ class Peer(Protocol):
 
     def open_part(self, blob: Blob, start: int, stop: int) -> Reader:
         """Return a reader of a part."""
-        ...
-
-
-class Shelf(Protocol):
-    """Where blobs are kept; see `modelward.install.store.Store`."""
-
-    def partial(self, blob: Blob) -> AbstractContextManager[Partial]:
-        """Return a blob that is not whole yet, with what was kept of it."""
         ...
 
 
@@ -293,21 +286,23 @@ class _Swarm:
         problem: Unavailable | None = None
         try:
             for standing in self._sources.for_blobs():
-                if standing.source.kind is Kind.NEIGHBOUR:
+                if standing.source.kind is Kind.NEIGHBOUR or not standing.ranges:
                     continue
                 try:
                     self._bring(number, standing, buffer, standing.source.open)
                 except Refused as error:
                     self._sources.ban(standing, error)
+                except NoRanges as error:  # all of the file for every piece: too dear
+                    standing.ranges = False
+                    problem = rather(problem, error)
                 except Unavailable as error:
                     self._failed(standing)
-                    if problem is None or problem.again is None:
-                        problem = error
+                    problem = rather(problem, error)
                 else:
                     return
         finally:
             self._put_back(number)  # unless it is here
-        raise problem or Unavailable("there is no source left but neighbours")
+        raise problem or Unavailable("there is no source of parts left but neighbours")
 
     # --- one thread a neighbour
 
