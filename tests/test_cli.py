@@ -417,6 +417,31 @@ def test_reader_that_goes_away(device):
     assert not done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("status",), ExitCode.ERROR),  # what was asked for could not be had
+        (("status", "--json"), ExitCode.ERROR),
+        (("rollback", "nothing", "--json"), ExitCode.USAGE),  # what went wrong first is what counts
+        (("update", "--json"), ExitCode.UNAVAILABLE),
+    ],
+)
+def test_output_on_a_full_disk(device, arguments, code):
+    command = [sys.executable, "-m", "modelward", *arguments, "--state", str(device.state)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr.startswith("modelward: ")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_without_standard_output_or_error(device, closed):
+    command = f'"$@" {closed}'
+    arguments = [sys.executable, "-m", "modelward", "update", "--state", str(device.state)]
+    done = subprocess.run(["/bin/sh", "-c", command, "sh", *arguments], check=False)
+    assert done.returncode == ExitCode.UNAVAILABLE
+
+
 LOADED = """
 import sys
 from modelward.cli import main

@@ -261,6 +261,21 @@ def test_it_outlives_a_log_on_a_full_disk(world: World) -> None:
         assert daemon.wait(PATIENCE) == ExitCode.DONE
 
 
+def test_an_update_by_hand_outlives_it_too(world: World) -> None:
+    world.publish("1.1.0")
+    with world.serve() as server, Path("/dev/full").open("w") as full:
+        arguments = ["update", "--state", str(world.device), "--repository", server.url]
+        done = subprocess.run(
+            [sys.executable, "-m", "modelward", *arguments],
+            env=clean_environment(),
+            stdout=full,
+            check=False,
+        )
+    assert done.returncode == ExitCode.DONE
+    assert world.read_model()[0] == "1.1.0"
+    assert world.client_here("status").json["on_trial_until"] is None
+
+
 def test_once(world: World) -> None:
     with world.serve() as server:
         world.publish("1.1.0")

@@ -6,14 +6,13 @@ what it does not use.
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modelward.cli.options import EXIT_CODES
 from modelward.cli.plain import parse
-from modelward.cli.terminal import report_error
+from modelward.cli.terminal import let_go, open_what_is_closed, report_error
 from modelward.errors import ExitCode, ModelwardError
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ example:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    open_what_is_closed()
     words = sys.argv[1:] if arguments is None else arguments
     options = parse(words) or parser(*words[:1]).parse_args(words)
     try:
@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Nobody reads on. Python flushes once more at exit: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_go(sys.stdout)  # nobody reads on
         return int(ExitCode.ERROR)
     except OSError as error:
         failure = ModelwardError(str(error), "check permissions and free space")

@@ -49,19 +49,14 @@ class Terminal:
                    "detail": detail})  # fmt: skip
         if self._quiet:
             return
-        try:
-            sys.stdout.write(f"{gate}: {detail}\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Nobody reads any more (`| head`): that must not stop an update half-way.
-            self._quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody may read any more (`| head`), or a disk be full: that stops no update half-way.
+        self._quiet = not write(sys.stdout, f"{gate}: {detail}\n")
 
     def alarm(self, text: str) -> None:
         """Print what was found changed on this device, and what to do."""
         self.tell({"event": "alarm", "reason": text, "advice": REPAIR})
         if not self._quiet:
-            sys.stderr.write(f"ALARM: {text}\n  what to do: {REPAIR}\n")
+            write(sys.stderr, f"ALARM: {text}\n  what to do: {REPAIR}\n")
 
     def fetching(self, received: int, total: int, source: str) -> None:
         """Draw the bar, and tell of it, a few times a second at most."""
@@ -85,9 +80,7 @@ class Terminal:
 
     def _draw(self, text: str) -> None:
         if self._bar:
-            sys.stderr.write(f"\r{text[: _columns() - 1]}\x1b[K")
-            sys.stderr.flush()
-            self._open = True
+            self._bar = self._open = write(sys.stderr, f"\r{text[: _columns() - 1]}\x1b[K")
 
     def tell(self, event: Mapping[str, Any]) -> None:
         """Write one event, if anybody wants to know."""
@@ -102,7 +95,7 @@ class Terminal:
     def end(self) -> None:
         """Leave the bar, if there is one, as it is."""
         if self._open:
-            sys.stderr.write("\n")
+            write(sys.stderr, "\n")
             self._open = False
 
 
@@ -159,11 +152,38 @@ def say(options: "argparse.Namespace", result: Mapping[str, Any], text: str) -> 
 def report_error(error: ModelwardError, *, as_json: bool) -> None:
     """Print an error for people and, if that was asked for, as JSON."""
     if as_json:
-        sys.stdout.write(json.dumps(error.to_dict(), indent=2) + "\n")
+        write(sys.stdout, json.dumps(error.to_dict(), indent=2) + "\n")
     where = f" at {error.gate}" if error.gate else ""
     label = {"refused": "REFUSED", "unavailable": "unavailable"}.get(error.outcome, "error")
-    sys.stderr.write(f"modelward: {label}{where}: {error.reason}\n")
+    text = f"modelward: {label}{where}: {error.reason}\n"
     if error.advice:
-        sys.stderr.write(f"  what to do: {error.advice}\n")
+        text += f"  what to do: {error.advice}\n"
     if isinstance(error, Refused):
-        sys.stderr.write("  nothing was changed; what ran before still runs\n")
+        text += "  nothing was changed; what ran before still runs\n"
+    write(sys.stderr, text)
+
+
+def write(out: "TextIO", text: str) -> bool:
+    """Write a text at once; tell whether that was possible. If not, nothing more is written."""
+    try:
+        out.write(text)
+        out.flush()
+    except OSError:
+        let_go(out)
+        return False
+    return True
+
+
+def let_go(out: "TextIO") -> None:
+    """Have what is held back go nowhere: Python writes it once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+
+
+def open_what_is_closed() -> None:
+    """Have standard output and error go nowhere if this was started without them.
+
+    Python then has none to write to, and the next file that is opened would get their number.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
