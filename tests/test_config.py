@@ -100,7 +100,9 @@ def test_not_set_up(tmp_path):
     assert "modelward init" in problem.value.advice
 
 
-@pytest.mark.parametrize("content", [b"\xff", b"repository", b"a = 1\na = 2", b"[labels"])
+@pytest.mark.parametrize(
+    "content", [b"\xff", b"repository", b"a = 1\na = 2", b"[labels", b"a = " + b"[" * 9999]
+)
 def test_file_that_is_no_toml(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(UsageError, match="cannot be read"):
@@ -158,6 +160,9 @@ def test_health(tmp_path):
         ("timeout", 0),
         ("timeout", "a while"),
         ("memory", "1 MiB"),
+        ("memory", 10**20),
+        ("memory", "9" * 400 + " GiB"),
+        ("soak", "9999999d"),
         ("soak", -1),
         ("isolated", "yes"),
         ("colour", "red"),

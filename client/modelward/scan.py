@@ -113,7 +113,7 @@ def scan(device: Device, models: Sequence[str], progress: Progress) -> Scanned:
         installed = installed_on(device)
         for model in models:
             if model not in installed.active:
-                raise UsageError(f"no model {model!r} is installed")
+                raise UsageError(f"no model {model!r} is installed", "see `modelward status`")
         found = _scan(device, installed, models, progress)
         # An update that came between has moved things, and damaged nothing.
         if not found.damage or installed_on(device) == installed:

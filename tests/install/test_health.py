@@ -1,6 +1,7 @@
 """Gate 12: what is tried before a model may run."""
 
 import struct
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,40 @@ def test_a_trial_that_cannot_be_held_says_nothing_of_the_model(site: Site, monke
     monkeypatch.setattr(health, "TRIAL", "modelward.no_such_module")
     with pytest.raises(Unavailable, match="No module named"):
         probe(site, **ECHO)
+
+
+def done(versions: str, cases: str) -> str:
+    found = f'"versions": {versions}, "cases": {cases}, "milliseconds": null, "memory": null'
+    return f'{{"at": "done", {found}}}'
+
+
+@pytest.mark.attack(30)
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"at": "done"}',
+        done('{"x": "\\u001b[2J"}', "0"),
+        done("{}", '"9"'),
+        "[" * 60_000,
+        '["at"]',
+    ],
+)
+def test_a_model_that_took_over_its_process_ends_no_update(site: Site, monkeypatch, said):
+    """What it says then is believed as little as it is trusted: nothing but a finding is one."""
+    held = '{"at": "confined", "network": ["none"], "others": []}'
+    script = f"print({held!r}); print({said!r})"
+    run = process.run
+    monkeypatch.setattr(
+        process, "run", lambda _, *rest, **more: run([sys.executable, "-Ic", script], *rest, **more)
+    )
+    with pytest.raises(RolledBack, match="confined failed: exit status 0"):
+        probe(site, **ECHO)
+
+
+def test_a_model_of_many_files(site: Site):
+    """What is said of each of them is heard, up to the end."""
+    files = {f"part-{number:04}-{'x' * 120}.json": b"{}" for number in range(600)}
+    assert "603 files read" in probe(site, **ECHO, **files)
 
 
 def test_secrets_of_the_updater_are_not_handed_on(site: Site, monkeypatch):

@@ -60,6 +60,19 @@ def test_what_it_started_dies_with_it():
     assert not _runs(pid)
 
 
+def test_what_it_left_behind_may_speak_for_ever():
+    """How long it took is how long it took itself."""
+    script = "; ".join(["cat /dev/zero &"] * 8).replace("&;", "&")
+    ended = process.run(["/bin/sh", "-c", f"{script} exit 3"], ENVIRONMENT, 20)
+    assert (ended.code, ended.in_time) == (3, True)
+
+
+@pytest.mark.parametrize("said", ["modelward-leash: errno x", "modelward-leash: errno 2 or so"])
+def test_a_command_is_not_taken_for_the_leash(said):
+    ended = process.run_leashed(["/bin/sh", "-c", f"echo '{said}' >&2; exit 1"], ENVIRONMENT, 60)
+    assert ended.says() == f"exit status 1: {said}"
+
+
 def _runs(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -119,8 +119,8 @@ def merged(
             f"{state} is not set up",
             "run `modelward init --repository URL --root root.json --state DIR` first",
         ) from error
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", "correct that file") from error
     unknown = sorted(set(settings) - _SETTINGS)
     if unknown:
         raise UsageError(

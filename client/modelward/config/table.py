@@ -1,5 +1,6 @@
 """One table of modelward.toml: reads its settings by type; every error names the setting."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ _UNITS = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
+_MOST = 2**53 - 1  # bytes
+_LONGEST = 10.0**10  # seconds: some centuries, which no clock of this system ends
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -71,7 +74,7 @@ class Table:
             raise self.wrong(key, "must be true or false")
         return value
 
-    def integer(self, key: str, default: int, least: int = 0, most: int = 2**53 - 1) -> int:
+    def integer(self, key: str, default: int, least: int = 0, most: int = _MOST) -> int:
         """Return an integer within bounds."""
         value = self._raw.get(key, default)
         if type(value) is not int or not least <= value <= most:
@@ -81,22 +84,24 @@ class Table:
     def size(self, key: str, default: int) -> int:
         """Return bytes, written as an integer or such as ``"64 MiB"``."""
         value = self._raw.get(key, default)
-        if type(value) is int and value >= 0:
+        if type(value) is int and 0 <= value <= _MOST:
             return value
         match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
+        found = float(match[1]) * _UNITS[match[2]] if match else math.inf
+        if found > _MOST:
             raise self.wrong(key, 'must be a size such as "64 MiB" or "500 kB"')
-        return int(float(match[1]) * _UNITS[match[2]])
+        return int(found)
 
     def seconds(self, key: str, default: float) -> float:
         """Return seconds, written as a number or such as ``"10m"``."""
         value = self._raw.get(key, default)
-        if type(value) in (int, float) and 0 <= value < 10**10:
+        if type(value) in (int, float) and 0 <= value <= _LONGEST:
             return float(value)
         match = _SPAN.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
+        found = float(match[1]) * _SECONDS[match[2]] if match else math.inf
+        if found > _LONGEST:
             raise self.wrong(key, 'must be a span of time such as "30s", "10m" or "1h"')
-        return float(match[1]) * _SECONDS[match[2]]
+        return found
 
     def seconds_or_never(self, key: str, default: float) -> float | None:
         """Return seconds, as `seconds` does, or None for ``"never"``."""

@@ -11,7 +11,7 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,46 @@ class _Heard:
         """Read what it wrote, as far as it came: it may have been killed within a line."""
         at, confined, done = "starting", None, None
         for line in output.split(b"\n"):
-            try:
-                said = json.loads(line)
-                at = str(said["at"])
-            except (ValueError, KeyError, TypeError):
-                continue
-            if at == "confined":
-                confined = said
-            elif at == "done":
-                done = said
+            said = _parse(line)
+            match said:
+                case {"at": "confined", "network": network, "others": others}:
+                    if _are_texts(network, others):
+                        at, confined = "confined", said
+                case {"at": "done"}:
+                    if _is_finding(said):
+                        at, done = "done", said
+                case {"at": str(text)}:
+                    at = text
         return cls(at, confined, done)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """Return what a line says: what was tried may have taken over the process that writes it."""
+    with suppress(ValueError, RecursionError):
+        said = json.loads(line)
+        if isinstance(said, dict):
+            return said
+    return {}
+
+
+def _is_finding(said: Mapping[str, Any]) -> bool:
+    match said:
+        case {
+            "versions": dict(versions),
+            "cases": int(),
+            "milliseconds": None | float(),
+            "memory": None | int(),
+        }:
+            return _are_texts([*versions, *versions.values()])
+    return False
+
+
+def _are_texts(*lists: object) -> bool:
+    return all(
+        isinstance(texts, list)
+        and all(isinstance(text, str) and text.isprintable() for text in texts)
+        for texts in lists
+    )
 
 
 def probe(release: Release, folder: Path, policy: ModelPolicy, settings: HealthSettings) -> str:
@@ -102,6 +132,7 @@ def probe(release: Release, folder: Path, policy: ModelPolicy, settings: HealthS
                 ENVIRONMENT,
                 settings.timeout,
                 stdin=json.dumps(request).encode(),
+                keep=process.BLOCK + sum(map(_line_length, descriptors)),
                 descriptors=tuple(descriptors.values()),
             )
         except OSError as error:
@@ -111,6 +142,11 @@ def probe(release: Release, folder: Path, policy: ModelPolicy, settings: HealthS
         raise _untried(ended.says() if ended.in_time else "its process did not start in time")
     _check_end(ended, heard, settings)
     return _judge(release, golden, policy.health, settings, heard)
+
+
+def _line_length(path: str) -> int:
+    """Return how many bytes the trial's process may write about a file."""
+    return len(json.dumps(path)) + len('{"at": "loading "}\n')
 
 
 def _golden(release: Release, folder: Path) -> Golden | None:

@@ -12,7 +12,7 @@ from typing import IO
 
 from modelward.install import leash
 
-BLOCK = 1 << 16
+BLOCK = 1 << 16  # bytes: as many as a pipe holds
 NAP = 0.1  # seconds between looks at a process, where the kernel does not say that it ended
 LAST_WORDS = 200  # characters of output that an error quotes
 
@@ -50,9 +50,9 @@ def run_leashed(command: Sequence[str], environment: Mapping[str, str], timeout:
         OSError: It cannot be started.
     """
     ended = run(leash.arguments(command), environment, timeout)
-    if ended.errors.startswith(leash.UNSTARTED):
-        number = int(ended.errors.removeprefix(leash.UNSTARTED))
-        raise OSError(number, os.strerror(number))
+    number = ended.errors.removeprefix(leash.UNSTARTED).strip()
+    if ended.errors.startswith(leash.UNSTARTED) and number.isdigit():
+        raise OSError(int(number), os.strerror(int(number)))
     return ended
 
 
@@ -116,12 +116,13 @@ def _converse(
         while (left := deadline - time.monotonic()) > 0:
             ended = _has_ended(process.pid)  # asked first: what it wrote before is still read
             ready = selector.select(0 if ended else min(left, NAP))
-            speaking = [pipe for pipe in outputs if any(key.fileobj is pipe for key, _ in ready)]
-            if ended and not speaking:
-                return (bytes(kept[outputs[0]]), bytes(kept[outputs[1]])), True
-            for pipe in speaking:
-                if not _hear(pipe, kept[pipe], keep):
+            for pipe in outputs:
+                if any(key.fileobj is pipe for key, _ in ready) and not _hear(
+                    pipe, kept[pipe], keep
+                ):
                     selector.unregister(pipe)
+            if ended:  # what it left behind may speak for ever
+                return (bytes(kept[outputs[0]]), bytes(kept[outputs[1]])), True
             if any(key.fileobj is giving for key, _ in ready):
                 rest = _give(giving, rest)
                 if not rest:
