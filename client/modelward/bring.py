@@ -215,9 +215,7 @@ def _check_window(device: Device) -> None:
 
 def _digests(release: Release) -> set[str]:
     """Return the digests of all blobs that installing a release may fetch."""
-    blobs = [file.blob for file in release.files] + [patch.blob for patch in release.patches]
-    blobs += [file.chunks for file in release.files if file.chunks]
-    return {blob.sha256 for blob in blobs}
+    return {blob.sha256 for pair in release.blobs for blob in pair if blob}
 
 
 def _releases(device: Device, installed: Installed) -> Iterator[Release]:

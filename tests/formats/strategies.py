@@ -107,7 +107,13 @@ def releases(draw):
             draw(
                 st.lists(
                     st.builds(
-                        Patch, digests, st.none() | digests, texts, blobs, st.integers(0, MAX_INT)
+                        Patch,
+                        digests,
+                        st.none() | digests,
+                        texts,
+                        blobs,
+                        st.integers(0, MAX_INT),
+                        st.none() | index_blobs,
                     ),
                     max_size=3,
                 )

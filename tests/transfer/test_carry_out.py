@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,8 @@ def blob_of(data: bytes) -> Blob:
     return Blob(hashlib.sha256(data).hexdigest(), len(data))
 
 
-def index_of(data: bytes) -> ChunkIndex:
-    parts = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+def index_of(data: bytes, size: int = CHUNK) -> ChunkIndex:
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
     return ChunkIndex.of(
         blob_of(data).sha256,
         len(data),
@@ -54,13 +55,15 @@ def index_of(data: bytes) -> ChunkIndex:
 
 
 class Slice:
-    def __init__(self, source: "Memory", data: bytes) -> None:
-        self._source, self._rest = source, data
+    def __init__(self, source: "Memory", data: bytes, start: int) -> None:
+        self._source, self._rest, self._place = source, data, start
 
     def readinto(self, buffer: memoryview, /) -> int:
         part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
         buffer[: len(part)] = part
         self._source.sent += len(part)
+        self._place += len(part)
+        self._source.reached = max(self._source.reached, self._place)
         return len(part)
 
     def close(self) -> None:
@@ -72,6 +75,7 @@ class Memory:
 
     Attributes:
         sent: Bytes that were taken.
+        reached: Where the furthest of them ends in its blob.
         asked: The blobs that were asked for.
     """
 
@@ -81,7 +85,7 @@ class Memory:
         self.name, self.kind = name, kind
         self.blobs = dict(blobs)
         self.busy = Counter[str]()  # how often still, by blob
-        self.sent = 0
+        self.sent = self.reached = 0
         self.asked: set[str] = set()
 
     def fetch(self, path: str, limit: int) -> bytes:
@@ -91,7 +95,7 @@ class Memory:
         return data
 
     def open(self, blob: Blob, start: int, stop: int) -> Reader:
-        return Slice(self, self._blob(blob.sha256)[start:stop])
+        return Slice(self, self._blob(blob.sha256)[start:stop], start)
 
     def close(self) -> None:
         pass
@@ -159,6 +163,28 @@ class Device:
         self.source.blobs[blob_of(content).sha256] = content
         base = blob_of(old).sha256 if old is not None else None
         return Patch(blob_of(to).sha256, base, method, blob_of(content), memory)
+
+    def indexed(self, offered: Patch, index: bytes | None = None) -> Patch:
+        """Publish the index of a patch."""
+        content = self.source.blobs[offered.blob.sha256]
+        index = index_of(content, MAX_CHUNK).to_bytes() if index is None else index
+        self.source.blobs[blob_of(index).sha256] = index
+        return replace(offered, chunks=blob_of(index))
+
+    def add_liar(self, blob: Blob, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Add a mirror that lies about one byte of a blob, and does so before others deliver."""
+        honest = self.source.blobs[blob.sha256]
+        wrong = honest[:place] + bytes([honest[place] ^ 1]) + honest[place + 1 :]
+        liar = Memory({**self.source.blobs, blob.sha256: wrong}, "liar", Kind.MIRROR)
+        self.mirrors = [liar]
+        opened = self.source.open
+
+        def open_later(wanted: Blob, start: int, stop: int) -> Reader:
+            while wanted == blob and liar.reached <= place:
+                time.sleep(0.001)
+            return opened(wanted, start, stop)
+
+        monkeypatch.setattr(self.source, "open", open_later)
 
     def come_by(self, *releases: Release) -> Carrier:
         """Plan and carry out; what comes of it must be the files."""
@@ -240,17 +266,7 @@ def test_a_mirror_that_lies_wastes_one_piece_of_a_whole_file(device: Device, mon
     """Its index is fetched only to tell which source lies, where there are several."""
     data = os.urandom(8 * MAX_CHUNK)
     release = device.publish(data)
-    wrong = bytes(byte ^ 1 for byte in data)
-    liar = Memory({blob_of(data).sha256: wrong}, "liar", Kind.MIRROR)
-    device.mirrors = [liar]
-    opened = device.source.open
-
-    def open_later(blob: Blob, start: int, stop: int) -> Reader:
-        while not liar.sent:  # or all of it could be here before anybody lies
-            time.sleep(0.001)
-        return opened(blob, start, stop)
-
-    monkeypatch.setattr(device.source, "open", open_later)
+    device.add_liar(blob_of(data), 3 * MAX_CHUNK, monkeypatch)
     carrier = device.come_by(release)
     assert how(carrier) == [How.WHOLE]
     assert device.banned == ["liar"]
@@ -259,7 +275,88 @@ def test_a_mirror_that_lies_wastes_one_piece_of_a_whole_file(device: Device, mon
     assert device.store.has(release.files[0].chunks)  # kept, for the next time
 
 
+LONG = os.urandom(6 * MAX_CHUNK)
+
+
+@pytest.mark.parametrize(
+    ("method", "old", "place"), [(ZSTD, None, 3 * MAX_CHUNK), (TENSOR_DELTA, OLD, 0)]
+)
+def test_a_mirror_that_lies_wastes_one_piece_of_a_patch(
+    device: Device, monkeypatch, method: str, old: bytes | None, place: int
+):
+    """Of a compressed copy, too: nothing begins anew, and no other way is taken."""
+    new = LONG + OLD + bytes(MAX_CHUNK)
+    offered = device.indexed(device.patch(method, old, new, new))
+    assert offered.blob.length > 5 * MAX_CHUNK
+    release = device.publish(new, offered, index=b"no index")
+    device.add_liar(offered.blob, place, monkeypatch)
+    carrier = device.come_by(release)
+    assert how(carrier) == [How.PATCH if old else How.COMPRESSED]
+    assert device.banned == ["liar"]
+    assert device.source.sent + device.mirrors[0].sent < offered.blob.length + 2 * MAX_CHUNK
+
+
+def test_one_source_alone_is_asked_for_no_index_of_a_patch(device: Device):
+    new = LONG + bytes(MAX_CHUNK)
+    offered = device.indexed(device.patch(ZSTD, None, new, new))
+    assert how(device.come_by(device.publish(new, offered))) == [How.COMPRESSED]
+    assert offered.chunks.sha256 not in device.source.asked
+
+
 # --- attack row 27: what goes wrong costs bytes, and no more
+
+
+def lying_index(content: bytes, kind: str) -> bytes:
+    """Return an index of a patch that is of no use, or worse."""
+    honest = index_of(content, MAX_CHUNK)
+    wrong = index_of(content[:-1] + b"!", MAX_CHUNK)
+    return {
+        "of another file": wrong.to_bytes(),
+        "no index": b"no index",
+        "a lie": ChunkIndex(honest.sha256, honest.length, wrong.table).to_bytes(),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["of another file", "no index", "a lie"])
+def test_a_wrong_index_of_a_patch_costs_a_piece_of_each_source(device: Device, kind: str):
+    new = LONG + bytes(MAX_CHUNK)
+    offered = device.patch(ZSTD, None, new, new)
+    index = lying_index(device.source.blobs[offered.blob.sha256], kind)
+    offered = device.indexed(offered, index)
+    release = device.publish(new, offered, index=b"no index")
+    device.mirrors = [Memory(device.source.blobs, "mirror", Kind.MIRROR)]
+    carrier = device.come_by(release)
+    assert how(carrier) == [How.COMPRESSED]
+    assert device.banned == []
+    assert carrier.carried.fetched < offered.blob.length + 3 * MAX_CHUNK
+
+
+def test_an_index_and_a_mirror_that_lie_together_cost_no_more_than_thrice(
+    device: Device, monkeypatch
+):
+    new = LONG + bytes(MAX_CHUNK)
+    offered = device.patch(ZSTD, None, new, new)
+    content = device.source.blobs[offered.blob.sha256]
+    wrong = content[:-1] + bytes([content[-1] ^ 1])
+    index = replace(index_of(wrong, MAX_CHUNK), sha256=offered.blob.sha256)
+    offered = device.indexed(offered, index.to_bytes())
+    release = device.publish(new, offered, index=b"no index")
+    device.add_liar(offered.blob, len(content) - 1, monkeypatch)
+    carrier = device.come_by(release)
+    assert how(carrier) == [How.COMPRESSED]
+    assert device.banned == ["liar"]
+    assert carrier.carried.fetched < 3 * offered.blob.length + 2 * MAX_CHUNK
+
+
+@pytest.mark.parametrize("named", ["as a patch", "as its index"])
+def test_a_model_named_as_a_help_is_not_cleared_away(device: Device, named: str):
+    """By whoever stole the key that signs patches."""
+    old = device.old.files[0].blob
+    offered = device.offer(ZSTD, None, b"noise", NEW)
+    offered = replace(offered, blob=old) if named == "as a patch" else replace(offered, chunks=old)
+    device.come_by(device.publish(NEW, offered))
+    assert "(zstd/1) did not do, another way is taken" in device.told[0]
+    assert device.store.is_intact(old)
 
 
 def bomb(length: int) -> bytes:

@@ -62,6 +62,7 @@ class Patch:
         method: How to apply it.
         blob: The patch itself.
         memory: Most bytes of memory that applying it takes.
+        chunks: The chunk index of the patch itself, where there is one.
     """
 
     to: str
@@ -69,6 +70,7 @@ class Patch:
     method: str
     blob: Blob
     memory: int
+    chunks: Blob | None = None
 
 
 @dataclass(frozen=True)
@@ -185,17 +187,7 @@ class Release:
                 "released": strict.rfc3339(self.released),
                 "ticket": self.ticket.to_dict(),
                 "files": [_file_dict(file) for file in self.files],
-                "patches": [
-                    {
-                        "to": patch.to,
-                        "from": patch.base,
-                        "method": patch.method,
-                        "blob": patch.blob.sha256,
-                        "length": patch.blob.length,
-                        "memory": patch.memory,
-                    }
-                    for patch in self.patches
-                ],
+                "patches": [_patch_dict(patch) for patch in self.patches],
                 "signature": {"path": self.signature} if self.signature else None,
                 "requires": {
                     "hardware": list(self.requires.hardware),
@@ -211,6 +203,14 @@ class Release:
     def file(self, path: str) -> ReleaseFile | None:
         """Return the file at a path, or None."""
         return next((file for file in self.files if file.path == path), None)
+
+    @property
+    def blobs(self) -> list[tuple[Blob, Blob | None]]:
+        """What a device may fetch of it: files and patches, each with its chunk index, or None."""
+        return [
+            *((file.blob, file.chunks) for file in self.files),
+            *((patch.blob, patch.chunks) for patch in self.patches),
+        ]
 
     @property
     def length(self) -> int:
@@ -238,28 +238,22 @@ def _member(fields: strict.Fields, name: str, key: str) -> str | None:
 
 
 def _file(fields: strict.Fields) -> ReleaseFile:
-    indexed = None
-    if fields.has("chunks"):
-        index = fields.fields("chunks")
-        indexed = Blob(index.sha256("blob"), index.integer("length", most=chunks.CAP))
     return ReleaseFile(
         path=fields.checked("path", check_path),
         blob=Blob(fields.sha256("sha256"), fields.integer("length", most=MAX_LENGTH)),
         format=fields.text("format", most=64),
-        chunks=indexed,
+        chunks=_index(fields),
     )
 
 
 def _file_dict(file: ReleaseFile) -> dict[str, Any]:
-    result: dict[str, Any] = {
+    return {
         "path": file.path,
         "length": file.blob.length,
         "sha256": file.blob.sha256,
         "format": file.format,
+        **_index_dict(file.chunks),
     }
-    if file.chunks:
-        result["chunks"] = {"blob": file.chunks.sha256, "length": file.chunks.length}
-    return result
 
 
 def _patch(fields: strict.Fields) -> Patch:
@@ -269,7 +263,31 @@ def _patch(fields: strict.Fields) -> Patch:
         method=fields.text("method", most=64),
         blob=Blob(fields.sha256("blob"), fields.integer("length", most=MAX_LENGTH)),
         memory=fields.integer("memory"),
+        chunks=_index(fields),
     )
+
+
+def _patch_dict(patch: Patch) -> dict[str, Any]:
+    return {
+        "to": patch.to,
+        "from": patch.base,
+        "method": patch.method,
+        "blob": patch.blob.sha256,
+        "length": patch.blob.length,
+        "memory": patch.memory,
+        **_index_dict(patch.chunks),
+    }
+
+
+def _index(fields: strict.Fields) -> Blob | None:
+    if not fields.has("chunks"):
+        return None
+    index = fields.fields("chunks")
+    return Blob(index.sha256("blob"), index.integer("length", most=chunks.CAP))
+
+
+def _index_dict(index: Blob | None) -> dict[str, Any]:
+    return {"chunks": {"blob": index.sha256, "length": index.length}} if index else {}
 
 
 def _requirements(fields: strict.Fields) -> Requirements:

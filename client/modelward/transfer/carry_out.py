@@ -141,7 +141,7 @@ class Carrier:
                 if way.how is How.WHOLE:
                     self._fetch(step.blob, self._index_of(step.blob, planner, frozenset(failed)))
                 else:
-                    go = functools.partial(self._go, step.blob, way)
+                    go = functools.partial(self._go, step.blob, way, planner)
                     patiently(self.sources, go, self._go_on)
             except (Refused, Unavailable) as error:
                 if way.how is How.WHOLE or error is self._stopped:
@@ -153,9 +153,9 @@ class Carrier:
                 return way.how
 
     def _index_of(self, blob: Blob, planner: Planner, failed: frozenset[Blob]) -> ChunkIndex | None:
-        """Return the index of a file to fetch whole, if several sources may deliver it.
+        """Return the index of what is to be fetched whole, if several sources may deliver it.
 
-        Without it one that lies would cost the file once more for each of them.
+        Without it one that lies would cost all of it once more for each of them.
         """
         if blob.length <= MAX_CHUNK or len(self.sources.for_blobs()) == 1:
             return None
@@ -163,9 +163,9 @@ class Carrier:
         self._keep_looks(planner)
         return index
 
-    def _go(self, blob: Blob, way: Way) -> None:
+    def _go(self, blob: Blob, way: Way, planner: Planner) -> None:
         if way.patch is not None:
-            self._by_patch(blob, way.patch)
+            self._by_patch(blob, way.patch, planner)
             return
         if way.index is not None and blob.length > fetch.SMALL:
             self._copy_local(blob, way)
@@ -182,10 +182,10 @@ class Carrier:
             go_on=self._go_on,
         )
 
-    def _by_patch(self, blob: Blob, offered: Patch) -> None:
+    def _by_patch(self, blob: Blob, offered: Patch, planner: Planner) -> None:
         """Bring a patch, apply it, and let the file appear if it is the one it should be."""
         if self.store.lengths().get(offered.blob.sha256) != offered.blob.length:
-            self._fetch(offered.blob)
+            self._fetch(offered.blob, self._index_of(offered.blob, planner, frozenset()))
         try:
             with ExitStack() as stack:
                 base = None
@@ -195,12 +195,18 @@ class Carrier:
                 with self.store.partial(blob) as file:
                     self._apply(blob, offered, base, content, file)
         except _UnreadableError as error:
-            self.store.remove(offered.blob.sha256)
+            self._remove(offered, planner)
             raise Unavailable(f"what it starts from cannot be read: {error}") from error
         except Refused:
-            self.store.remove(offered.blob.sha256)
+            self._remove(offered, planner)
             raise
-        self.store.remove(offered.blob.sha256)  # it has served
+        self._remove(offered, planner)  # it has served
+
+    def _remove(self, offered: Patch, planner: Planner) -> None:
+        """Remove a patch and its index, unless who signed it named a model's file in its place."""
+        for blob in (offered.blob, offered.chunks):
+            if blob is not None and not planner.is_part(blob.sha256):
+                self.store.remove(blob.sha256)
 
     def _open(self, sha256: str) -> BinaryIO:
         try:

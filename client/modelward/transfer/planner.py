@@ -90,24 +90,31 @@ class Planner:
         return next(step for step in self._plan(failed).steps if step.blob == blob)
 
     def index_of(self, blob: Blob, failed: frozenset[Blob] = frozenset()) -> ChunkIndex | None:
-        """Return what a file consists of, if that costs little: it tells which source lies.
+        """Return what a file or patch consists of, if that costs little: it tells who lies.
 
         Args:
-            blob: The file.
+            blob: The file, or the patch.
             failed: Indexes of no use.
         """
-        offered = {
-            file.chunks
-            for release in self.releases
-            for file in release.files
-            if file.blob == blob and file.chunks not in failed
-        }
-        for offer in offered:
-            if offer is not None and offer.length <= blob.length // plan.LOOK:
-                index = self._look(offer)
-                if index and (index.sha256, index.length) == (blob.sha256, blob.length):
-                    return index
+        for release in self.releases:
+            for indexed, offer in release.blobs:
+                if indexed != blob or offer is None or offer in failed:
+                    continue
+                if offer.length <= blob.length // plan.LOOK:
+                    # The first must do: a stolen key must not list a thousand of them.
+                    index = self._look(offer)
+                    fits = index and (index.sha256, index.length) == (blob.sha256, blob.length)
+                    return index if fits else None
         return None
+
+    def is_part(self, sha256: str) -> bool:
+        """Tell whether a blob is a file of a release, wanted or installed, or the index of one."""
+        files = [file for release in self.releases for file in release.files]
+        blobs = [blob for file in files for blob in (file.blob, file.chunks)]
+        blobs += self._here.indexed.values()
+        return any(blob is not None and blob.sha256 == sha256 for blob in blobs) or any(
+            sha256 in known for known in self._here.relatives.values()
+        )
 
     def _plan(self, failed: frozenset[Blob]) -> Plan:
         releases = [
