@@ -277,7 +277,7 @@ class _Blobs:
         }
 
     def files(self) -> Iterator[BundleFile]:
-        """Yield the blobs."""
+        """Yield the blobs; no chunk indexes, which tell of several sources the one that lies."""
         patches = (patch for found in self._patches.values() for patch in found.values())
         for blob in (*self._whole.values(), *patches):
             yield BundleFile(blob_path(blob.sha256), blob)

@@ -5,6 +5,7 @@
     seen/<device>-<inode>.json       what a file was when it was hashed, and its digest
     made/<name>.json                 what was made of a file, or of two, by their digests
     made/<name>.bin                  it, until it is in the repository
+    made/<name>.chunks.bin           its own chunk index, if it has one
 
 Every file appears whole, in one rename, as soon as its work is done: a publisher that was killed
 finds there what it had done. All of it may be deleted at any time.
@@ -17,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,17 @@ class Made:
     Attributes:
         blob: What it is; None if it turned out not to be worth having.
         memory: Bytes of memory that using it takes.
+        chunks: Its own chunk index, if it has one; kept under `index_name`.
     """
 
     blob: Blob | None
     memory: int = 0
+    chunks: Blob | None = None
+
+
+def index_name(name: str) -> str:
+    """Return under which name the chunk index is kept of what was made under a name."""
+    return f"{name}.chunks"
 
 
 @dataclass(frozen=True)
@@ -101,17 +109,18 @@ class Cache:
             if not fields.has("sha256"):
                 return Made(None)
             blob = Blob(fields.sha256("sha256"), fields.integer("length"))
-            return Made(blob, fields.integer("memory"))
+            index = fields.fields("chunks") if fields.has("chunks") else None
+            chunks = Blob(index.sha256("sha256"), index.integer("length")) if index else None
+            return Made(blob, fields.integer("memory"), chunks)
         except FormatError:
             return None
 
     def keep(self, name: str, made: Made) -> None:
         """Note what was made under a name; its content must be at `content` already."""
-        blob = made.blob
-        self._write(
-            self._note(name),
-            {"sha256": blob.sha256, "length": blob.length, "memory": made.memory} if blob else {},
-        )
+        note = {"memory": made.memory, **asdict(made.blob)} if made.blob else {}
+        if made.chunks:
+            note["chunks"] = asdict(made.chunks)
+        self._write(self._note(name), note)
 
     def content(self, name: str) -> Path:
         """Return where the content of what was made is, or is to be."""

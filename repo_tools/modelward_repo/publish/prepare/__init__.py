@@ -14,7 +14,7 @@ from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob, Patch, Release, ReleaseFile
 from modelward_repo.publish import delta
 from modelward_repo.publish.blobs import blob_path
-from modelward_repo.publish.cache import Cache
+from modelward_repo.publish.cache import Cache, index_name
 from modelward_repo.publish.delta.whole import memory_for_patch
 from modelward_repo.publish.prepare import choice, chunking, pool
 from modelward_repo.publish.prepare.choice import Margins
@@ -105,14 +105,14 @@ class Preparer:
             pool.do(missing, self._cache, self._watch, self._options.processes)
             prepared = self._choose(files, jobs, published)
             # What was not worth publishing before, by another margin, is only known by its length.
-            missing = [
-                jobs[name]
-                for blob, name in prepared.contents.items()
-                if not self._is_kept(name, blob)
-            ]
+            gone = {
+                name for blob, name in prepared.contents.items() if not self._is_kept(name, blob)
+            }
+            missing = [job for job in jobs.values() if gone & job.contents]
             if not missing:
                 break
-        for name in set(jobs) - set(prepared.contents.values()):
+        made = {name for job in jobs.values() for name in job.contents}
+        for name in made - set(prepared.contents.values()):
             self._cache.forget_content(name)
         return prepared
 
@@ -185,7 +185,9 @@ class Preparer:
             else:
                 base = job.base.blob.sha256 if job.base else None
                 to = job.target.blob.sha256
-                candidates.append(Patch(to, base, job.kind, made.blob, made.memory))
+                if made.chunks is not None:
+                    contents[made.chunks] = index_name(name)
+                candidates.append(Patch(to, base, job.kind, made.blob, made.memory, made.chunks))
         indexes = {
             sha256: index
             for sha256, blob in indexed.items()
@@ -198,7 +200,8 @@ class Preparer:
             replace(file, chunks=indexed[file.blob.sha256]) if file.blob.sha256 in indexes else file
             for file in files
         )
-        wanted = {patch.blob for patch in kept} | {file.chunks for file in complete}
+        wanted = {blob for patch in kept for blob in (patch.blob, patch.chunks)}
+        wanted |= {file.chunks for file in complete}
         return Prepared(
             complete, kept, {blob: name for blob, name in contents.items() if blob in wanted}
         )
@@ -224,7 +227,10 @@ class _Published:
             self.patches += [
                 patch
                 for patch in release.patches
-                if storage.exists(blob_path(patch.blob)) and patch not in self.patches
+                if patch not in self.patches
+                and all(
+                    storage.exists(blob_path(blob)) for blob in (patch.blob, patch.chunks) if blob
+                )
             ]
         self._done = {(patch.to, patch.base) for patch in self.patches}
 

@@ -10,7 +10,7 @@ from modelward.transfer.plan import Here
 
 UNLIMITED = 1 << 62  # bytes
 DOCUMENT_CAP = 512 << 10  # bytes of release.json that patches may take
-_ENTRY = 384  # bytes of release.json that one patch takes
+_ENTRY = 512  # bytes of release.json that one patch takes
 
 
 @dataclass(frozen=True)

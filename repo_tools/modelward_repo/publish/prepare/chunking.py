@@ -50,6 +50,24 @@ def index_of(path: Path, starts: Sequence[int], advance: Advance) -> ChunkIndex 
     return ChunkIndex.of(whole.hexdigest(), sum(size for size, _ in entries), entries)
 
 
+def even_index_of(path: Path) -> ChunkIndex | None:
+    """Return the chunk index of a patch; None if it is too short for one, or too long.
+
+    It only tells which source lies: no other file has these chunks, so they are as long as may be.
+    """
+    length = path.stat().st_size
+    if not MAX_CHUNK < length <= MAX_CHUNK * MAX_CHUNKS:
+        return None
+    whole = hashlib.sha256()
+    entries = []
+    with path.open("rb", buffering=0) as file:
+        for start in range(0, length, MAX_CHUNK):
+            piece = _read(file, min(MAX_CHUNK, length - start))
+            whole.update(piece)
+            entries.append((len(piece), hashlib.sha256(piece).digest()))
+    return ChunkIndex.of(whole.hexdigest(), length, entries)
+
+
 def target_for(length: int) -> int:
     """Return how long the chunks of a file should be."""
     target = TARGET

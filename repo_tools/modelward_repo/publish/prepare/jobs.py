@@ -6,7 +6,7 @@ it appear in the cache in one rename: killed at any moment, nothing half-done is
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from modelward.errors import Gate, Refused
 from modelward.formats.release import Blob
 from modelward.transfer import patch
 from modelward_repo.publish import delta
-from modelward_repo.publish.cache import Cache, Made
+from modelward_repo.publish.cache import Cache, Made, index_name
 from modelward_repo.publish.delta.files import opened
 from modelward_repo.publish.delta.tensors import tensors_of
 from modelward_repo.publish.prepare import chunking, gguf
@@ -70,6 +70,11 @@ class Job:
         return f"{kind}.{base}{self.target.blob.sha256}"
 
     @property
+    def contents(self) -> frozenset[str]:
+        """What all that it makes is kept under: the result, and the result's own chunk index."""
+        return frozenset((self.name, index_name(self.name)))
+
+    @property
     def work(self) -> int:
         """Bytes to go through."""
         return self.target.blob.length
@@ -94,6 +99,8 @@ def run(job: Job, cache: Cache, threads: int, advance: Advance) -> None:
             made = _index(job.target, aside, advance)
         else:
             made = _patch(job, aside, threads, advance)
+            if made.blob is not None:
+                made = replace(made, chunks=_keep_index(aside, cache, index_name(job.name)))
         if made.blob is not None:
             aside.replace(cache.content(job.name))
         cache.keep(job.name, made)
@@ -129,6 +136,18 @@ def _patch(job: Job, aside: Path, threads: int, advance: Advance) -> Made:
         return Made(None)
     _check(job, aside, made.memory)
     return Made(_blob(aside), made.memory)
+
+
+def _keep_index(patch: Path, cache: Cache, name: str) -> Blob | None:
+    """Keep a patch's own chunk index, so that devices can tell who lies about a part of it."""
+    index = chunking.even_index_of(patch)
+    if index is None:
+        return None
+    aside = cache.aside()
+    aside.write_bytes(index.to_bytes())
+    blob = _blob(aside)
+    aside.replace(cache.content(name))
+    return blob
 
 
 def _check(job: Job, aside: Path, memory: int) -> None:

@@ -51,5 +51,5 @@ def test_a_release_stays_within_its_cap():
     files = [Blob(f"{n:064x}", 1000 + n) for n in range(4000)]
     patches = [patch(1, to=file.sha256) for file in files]
     kept = worth(files, patches, {}, TENTH)
-    assert len(kept) == DOCUMENT_CAP // 384
+    assert len(kept) == DOCUMENT_CAP // 512
     assert min(kept, key=lambda item: item.to).to == files[-len(kept)].sha256  # what saves most

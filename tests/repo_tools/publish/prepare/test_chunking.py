@@ -47,6 +47,23 @@ def test_an_index_is_of_the_file(tmp_path, starts):
     assert 16 <= len(index) <= 192
 
 
+@pytest.mark.parametrize(
+    ("length", "lengths"),
+    [
+        (MAX_CHUNK, None),
+        (MAX_CHUNK + 1, [MAX_CHUNK, 1]),
+        (3 * MAX_CHUNK, [MAX_CHUNK] * 3),
+        (MAX_CHUNK * MAX_CHUNKS + 1, None),
+    ],
+)
+def test_the_index_of_a_patch_is_of_the_longest_chunks(tmp_path, length, lengths):
+    path = tmp_path / "patch"
+    with path.open("wb") as file:
+        file.truncate(length)
+    index = chunking.even_index_of(path)
+    assert (index and [chunk.length for chunk in index]) == lengths
+
+
 def test_boundaries_follow_the_content(tmp_path):
     data = noise(4 << 20)
     old = index_of(tmp_path, data)

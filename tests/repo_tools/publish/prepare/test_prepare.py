@@ -79,6 +79,7 @@ def test_a_fine_tune_is_published_as_a_delta(site: Site, tmp_path: Path, plain_t
         (weights.blob.sha256, before.blob.sha256),
         (weights.blob.sha256, None),
     }
+    assert not any(patch.chunks for patch in found.patches)  # a megabyte is one piece
     for blob in [patch.blob for patch in found.patches] + [weights.chunks]:
         assert blob
         assert (site.directory / blob_path(blob)).stat().st_size == blob.length
@@ -227,6 +228,27 @@ def test_a_damaged_cache_is_made_good(site: Site, tmp_path: Path):
     for blob, name in again.contents.items():
         assert files_in(tmp_path / "cache/made")
         assert blob in {file.blob for file in files_in(tmp_path / "cache/made")}, name
+
+
+def test_a_long_patch_has_an_index_of_its_own(site: Site, tmp_path: Path):
+    """Made with it, found again with it, and made good with it."""
+    folder, storage = folder_of(tmp_path / "1", trained(2, 1024)), LocalStorage(site.directory)
+    cache = Cache(tmp_path / "cache")
+    prepared = Preparer(storage, Options(cache), Noting()).prepare(folder, files_in(folder), ())
+    [copy] = prepared.patches
+    assert copy.chunks
+    index_path = cache.content(prepared.contents[copy.chunks])
+    content = cache.content(prepared.contents[copy.blob]).read_bytes()
+    index = ChunkIndex.parse(index_path.read_bytes())
+    assert (index.sha256, index.length) == (copy.blob.sha256, copy.blob.length)
+    parts = [content[chunk.offset : chunk.offset + chunk.length] for chunk in index]
+    assert [hashlib.sha256(part).digest() for part in parts] == [chunk.digest for chunk in index]
+    index_path.unlink()
+    noting = Noting()
+    again = Preparer(storage, Options(cache), noting).prepare(folder, files_in(folder), ())
+    assert again == prepared
+    assert noting.done == [prepared.contents[copy.blob]]
+    assert index_path.exists()
 
 
 def test_a_file_that_changes_meanwhile_is_refused(site: Site, tmp_path: Path):
