@@ -1,5 +1,6 @@
 """A device reports what happened, durably and in order, and no update waits for that or fails."""
 
+import errno
 import itertools
 import json
 import socket
@@ -17,12 +18,14 @@ from modelward.formats import report as reports
 from modelward.formats.report import Report
 from modelward.install import fsops
 from modelward.install.device_key import load_or_make
+from modelward.install.floors import COPIES
 from modelward.install.reports import MAX_QUEUED, ReportStore
 from modelward.report import Happened, tell
 from modelward.transfer.network import Network
 from modelward.transfer.post import post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
+from tests.install.test_floors import cannot_read
 from tests.simulator.server import instead
 from tests.simulator.world import MODEL, World, now
 
@@ -114,6 +117,23 @@ def test_a_check_reports_nothing(world, server, fleet):
     world.publish("1.1.0")
     assert world.client_here("check", server).code == ExitCode.DONE
     assert not server.posts
+
+
+@pytest.mark.parametrize("part", ["installed", "floors"])
+def test_what_cannot_be_read_is_reported_once(world, server, fleet, monkeypatch, part):
+    world.client_here("report", server)
+    settings(world, f'url = "{server.url}"')
+    if part == "installed":
+        (world.device / "current/installed.json").unlink()
+    else:
+        cannot_read(monkeypatch, errno.EIO, *COPIES)
+    assert world.client_here("report", server).code == ExitCode.DONE
+    told = stored(fleet)[-1]
+    (alarm,) = (alarm for alarm in told.alarms if alarm.name == part)
+    assert (alarm.kind, part in alarm.reason) == ("damage", True)
+    assert bool(told.models) == (part != "installed")
+    tell(device(world), None)
+    assert stored(fleet)[-1] == told  # no news
 
 
 def test_a_refusal_is_reported_once_an_hour_and_remembered(world, server, fleet):

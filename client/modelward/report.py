@@ -7,9 +7,10 @@ bounded queue for the next time. What is in one: `modelward.formats.report`.
 import contextlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeVar
 
 from tuf.api.exceptions import RepositoryError
 
@@ -19,6 +20,8 @@ from modelward.errors import FormatError, ModelwardError, Unavailable, UsageErro
 from modelward.formats import report as reports
 from modelward.formats import strict
 from modelward.formats.dsse import Envelope
+from modelward.formats.floors import Floors
+from modelward.formats.installed import Installed
 from modelward.formats.leaf import REPOSITORY_FIELD
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.report import Alarm, Ended, Report, Running, SeenFloors, SeenLog, shorten
@@ -35,6 +38,7 @@ RECEIVED = (200, 201, 202, 204)
 NEVER = (400, 409, 413, 422)  # trying again would not help: this very report is not wanted
 BUSY = "is sending reports"
 NOTEWORTHY = ("updated", "refused", "rolled back")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,7 @@ def _is_news(device: Device, store: ReportStore, happened: Happened | None) -> b
 def _other_alarms(device: Device, newest: Report) -> bool:
     """Tell whether there are other alarms than those that the newest report has."""
     known = {(alarm.kind, alarm.name) for alarm in newest.alarms}
-    memory = None if device.log.is_empty() else log_memory.remember(device)
-    now = {(alarm.kind, alarm.name) for alarm in _alarms(device, memory)}
+    now = {(alarm.kind, alarm.name) for alarm in _alarms(device, _Known.of(device))}
     return now != known
 
 
@@ -185,8 +188,8 @@ def _capped(report: Report) -> Report:
 def _make(device: Device, store: ReportStore, happened: Happened | None) -> Report:
     newest = _newest(store)
     now = device.clock().replace(microsecond=0)
-    memory = log_memory.remember(device)
-    floors, installed = device.floors.load(), device.slots.installed()
+    known = _Known.of(device)
+    floors, installed = known.floors, known.installed
     ended = None if newest is None else newest[1].ended
     if happened is not None:
         ended = Ended(now, happened.outcome, happened.gate, shorten(happened.reason))
@@ -226,9 +229,9 @@ def _make(device: Device, store: ReportStore, happened: Happened | None) -> Repo
         ),
         ended=ended,
         refused=refused,
-        log=_seen_log(memory),
-        alarms=_alarms(device, memory),
-        evidence=_evidence(memory),
+        log=_seen_log(known.memory),
+        alarms=_alarms(device, known),
+        evidence=_evidence(known.memory),
         received=dict(happened.received) if happened else {},
     )
 
@@ -262,14 +265,51 @@ def _seen_log(memory: Memory) -> SeenLog | None:
     return SeenLog(memory.state.log, memory.state.signed.to_bytes().decode())
 
 
-def _alarms(device: Device, memory: Memory | None) -> tuple[Alarm, ...]:
-    found = [
+@dataclass(frozen=True)
+class _Known:
+    """What a device can read of what it keeps. A report that cannot tell a thing says why.
+
+    Attributes:
+        installed: What is installed; nothing if that cannot be read.
+        floors: The oldest that is accepted; likewise.
+        memory: What is known of the log; likewise.
+        damage: An alarm about each of them that cannot be read.
+    """
+
+    installed: Installed
+    floors: Floors
+    memory: Memory
+    damage: tuple[Alarm, ...]
+
+    @classmethod
+    def of(cls, device: Device) -> "_Known":
+        """Read it."""
+        damage = []
+
+        def read(name: str, thing: Callable[[], Found], nothing: Found) -> Found:
+            try:
+                return thing()
+            except ModelwardError as error:
+                damage.append(Alarm("damage", name, error.reason))
+                return nothing
+
+        installed = read("installed", device.trials.installed, Installed())
+        floors = read("floors", device.floors.load, Floors())
+        memory = Memory(None, None, {}, ())
+        if not device.log.is_empty():
+            memory = read("log", lambda: log_memory.remember(device), memory)
+        return cls(installed, floors, memory, tuple(damage))
+
+
+def _alarms(device: Device, known: _Known) -> tuple[Alarm, ...]:
+    memory = known.memory
+    found = [*known.damage]
+    found += [
         Alarm("tampering", found.name, f"{found.version}: {found.problem}")
         for found in device.alarms.pending()
     ]
-    if memory is not None:
-        found += [Alarm("evidence", kept.name, kept.judgement.reason) for kept in memory.alarms]
-        found += [Alarm("freeze", "log", memory.freeze)] if memory.freeze else []
+    found += [Alarm("evidence", kept.name, kept.judgement.reason) for kept in memory.alarms]
+    found += [Alarm("freeze", "log", memory.freeze)] if memory.freeze else []
     return tuple(replace(alarm, reason=shorten(alarm.reason)) for alarm in found)[
         : reports.MAX_ALARMS
     ]

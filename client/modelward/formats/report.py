@@ -104,8 +104,9 @@ class Alarm:
     """Something that somebody must look at.
 
     Attributes:
-        kind: ``tampering``, with what is installed; ``evidence``, against the log; or
-            ``freeze``: others have seen more.
+        kind: ``tampering``, with what is installed; ``damage``: what is kept of it, of floors or
+            of the log cannot be read, so that the report says nothing of that; ``evidence``,
+            against the log; or ``freeze``: others have seen more.
         name: What it is called on the device.
         reason: One sentence for people.
     """
