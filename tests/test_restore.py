@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from modelward import restore, scan
-from modelward.errors import Refused
-from modelward.install import syscalls
+from modelward.errors import Refused, Unavailable
+from modelward.install import fsops, syscalls
 from modelward.install.slots import Installed
 from tests.install.site import MODEL, Site, chain
 
@@ -159,3 +159,66 @@ def test_the_note_of_what_a_trial_goes_back_to_is_written_anew(
     site.trials.recover(site.now)
     assert site.trials.roll_back("no good", site.now) == was
     assert not site.problems()
+
+
+@pytest.mark.parametrize(
+    "name", ["generations", "slots", "store", "tuf", "store/.partial", "reports", "seals"]
+)
+def test_a_file_in_the_place_of_a_folder_is_set_aside(site: Site, name: str) -> None:
+    place = site.state / name
+    shutil.rmtree(place, ignore_errors=True)
+    place.write_bytes(b"what?")
+    aside = place.with_name(f"{place.name}.damaged")
+    if name == "generations":  # told from slots, whose proof a bare site has no root for
+        assert name in restore.folders(site.device)
+    else:
+        assert "was no folder" in restore.notes(site.device)[name]
+    assert aside.read_bytes() == b"what?"
+    assert not restore.folders(site.device)
+    if name not in {"generations", "slots"}:
+        site.trials.recover(site.now)
+        site.install(THREE)
+        assert site.versions() == ("3.0.0", "2.0.0")
+
+
+def test_a_folder_that_is_elsewhere_and_away_is_not_made_anew(site: Site, tmp_path: Path) -> None:
+    place = site.state / "store"
+    place.rename(tmp_path / "disk")
+    place.symlink_to(tmp_path / "disk")
+    assert not restore.notes(site.device)
+    (tmp_path / "disk").rename(tmp_path / "away")
+    tree = site.tree()
+    with pytest.raises(Refused, match="is a link to") as refused:
+        restore.notes(site.device)
+    assert "mount what it leads to" in refused.value.advice
+    assert site.tree() == tree
+
+
+@pytest.mark.parametrize("name", ["journal", "floors.a", "floors.b"])
+@pytest.mark.parametrize("as_link", [False, True])
+def test_what_is_no_file_is_damage(site: Site, name: str, as_link: bool) -> None:
+    floors = site.device.floors.load()
+    place = site.state / name
+    place.unlink()
+    if as_link:
+        place.symlink_to(name)
+    else:
+        place.mkdir()
+        (place / "inner").write_bytes(b"somebody's")
+    site.trials.recover(site.now)
+    assert site.device.floors.load() == floors
+    assert as_link or (site.state / f"{name}.damaged/inner").read_bytes() == b"somebody's"
+    site.install(THREE)
+    assert place.is_file()
+    assert not place.is_symlink()
+    assert site.versions() == ("3.0.0", "2.0.0")
+
+
+def test_a_lock_that_is_no_file_is_named(site: Site) -> None:
+    (site.state / "lock").mkdir()
+    with (
+        pytest.raises(Unavailable, match="lock is no file") as error,
+        fsops.lock(site.state / "lock"),
+    ):
+        pass
+    assert error.value.advice == "move it away"

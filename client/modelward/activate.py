@@ -36,7 +36,7 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, 
         Refused: What is installed cannot be read, and not be told from what else is here.
     """
     for problem in restore.notes(device).values():
-        passed(Gate.RECOVER, f"{problem}; it was found again")
+        passed(Gate.RECOVER, f"{problem}; mended")
     now = clock.trusted(device.clock(), device.floors.load().time)
     recovered = device.trials.recover(now)
     for note in recovered.notes:

@@ -1,5 +1,6 @@
 """A device: its configuration, and where everything that it keeps is."""
 
+import errno
 import importlib.metadata
 import os
 import platform
@@ -55,7 +56,9 @@ class Device:
         path = self.config.state / "root.json"
         try:
             return path.read_bytes()
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EISDIR, errno.ELOOP):
+                raise
             raise Refused(
                 Gate.METADATA, f"the trusted root {path} is gone", PUT_ROOT_BACK
             ) from error

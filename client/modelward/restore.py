@@ -2,20 +2,55 @@
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from modelward import proof
 from modelward.device import Device
-from modelward.errors import Refused
+from modelward.errors import Gate, Refused
 from modelward.formats.installed import Installed, Slot
+from modelward.install import fsops
 
+# Folders that everything rests on, and those without which an update goes on.
+_FOLDERS = ("generations", "slots", "store", "tuf")
+_SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
 # Errors of who reads, not of what is read: nothing is lost, and nothing is to be written over.
 _OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
+def folders(device: Device) -> dict[str, str]:
+    """Set aside files that stand where a folder of the state directory belongs.
+
+    Args:
+        device: The device, whose lock the caller holds.
+
+    Returns:
+        What was wrong, by path inside the state directory.
+
+    Raises:
+        Refused: There is a link that leads to no folder: what it led to may only be away.
+    """
+    found = {}
+    for name in (*_FOLDERS, *_SPARE):
+        place = device.config.state / name
+        if not os.path.lexists(place) or place.is_dir():
+            continue
+        if place.is_symlink() and name in _FOLDERS:
+            raise Refused(
+                Gate.RECOVER,
+                f"{place} is a link to {place.readlink()}, where no folder is",
+                "mount what it leads to, or remove the link and run `modelward verify --repair`",
+            )
+        aside = fsops.set_aside(place)
+        found[name] = f"{place} was no folder, and is {aside.name} now"
+    return found
+
+
 def notes(device: Device) -> dict[str, str]:
     """Make the notes of what runs, and of what a trial goes back to, readable again.
+
+    What they lie in comes first: see `folders`.
 
     Args:
         device: The device, whose lock the caller holds.
@@ -26,7 +61,7 @@ def notes(device: Device) -> dict[str, str]:
     Raises:
         Refused: It cannot be told what ran, or this process cannot read it now.
     """
-    found = {"current": current(device), **good(device)}
+    found = {**folders(device), "current": current(device), **good(device)}
     return {path: problem for path, problem in found.items() if problem}
 
 

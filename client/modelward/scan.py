@@ -320,7 +320,7 @@ def _problem(state: Path, name: str, parse: Callable[[bytes], object]) -> str | 
         return error.reason
     except Refused as error:
         return error.reason
-    except (OSError, ValueError, RepositoryError) as error:
+    except (OSError, ValueError, RuntimeError, RepositoryError) as error:  # links in a circle, too
         return f"cannot be read: {error}"
     return None
 

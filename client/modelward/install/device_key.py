@@ -59,7 +59,7 @@ def load_or_make(state: Path) -> DeviceKey:
         fsops.write_file(path, pem, 0o600)
         public = private.public_key().public_bytes_raw().hex()
         fsops.write_file(state / PUBLIC, f"{public}\n".encode())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IsADirectoryError) as error:
         raise _not_a_key(path) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise _not_a_key(path)

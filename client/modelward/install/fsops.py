@@ -20,6 +20,7 @@ from modelward.install.owner import check_owner
 
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
+DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 _NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
 
@@ -72,6 +73,8 @@ def _replacing(path: Path, mode: int) -> Iterator[int]:
             syscalls.sync(descriptor)
         finally:
             os.close(descriptor)
+        if path.is_dir() and not path.is_symlink():  # which no rename of a file can replace
+            set_aside(path)
         syscalls.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):  # which must not hide what went wrong
@@ -192,6 +195,14 @@ def rename(source: Path, destination: Path) -> None:
     sync_directory(destination.parent)
     if source.parent != destination.parent:
         sync_directory(source.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Give what is damaged, or in the way, another name, for people to look at; return that."""
+    aside = path.with_name(f"{path.name}{DAMAGED}")
+    remove(aside)  # what was set aside before
+    rename(path, aside)
+    return aside
 
 
 def exchange(aside: Path, place: Path) -> None:
@@ -345,6 +356,8 @@ def lock(
         check_owner(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
+        if error.errno in (errno.EISDIR, errno.ELOOP):
+            raise Unavailable(f"{path} is no file", "move it away", Gate.RECOVER) from error
         raise _unwritable(path.parent, error) from error
     try:
         while not _locked(descriptor):

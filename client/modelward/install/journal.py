@@ -9,7 +9,6 @@ from modelward.formats.journal import Journal
 from modelward.install import fsops, memory
 
 FILE = "journal"
-DAMAGED = "journal.damaged"
 
 
 class JournalStore:
@@ -51,5 +50,5 @@ class JournalStore:
         """Keep a damaged journal for people to look at; tell whether there was one."""
         if not os.path.lexists(self._path):
             return False
-        fsops.rename(self._path, self._path.with_name(DAMAGED))
+        fsops.set_aside(self._path)
         return True

@@ -1,7 +1,8 @@
 """Reading the small files that a device remembers by. What cannot be read is not forgotten.
 
-A file that is not there says nothing. Any other error does: it hides what is there, for now or for
-this user, and whoever took that for nothing would accept what is old and write over what is true.
+A file that is not there says nothing. What is there and is no file, such as a folder of that name,
+is damage, like content that does not parse. Any other error hides what is there, for now or for
+this user: whoever took that for nothing would accept what is old and write over what is true.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from pathlib import Path
 from modelward.errors import FormatError, Gate, Unavailable
 from modelward.install.owner import is_owner, owner_of
 
+_NO_FILE = (errno.EISDIR, errno.ELOOP)
 Parse = Callable[[bytes], object]  # raises FormatError
 
 
@@ -33,7 +35,7 @@ class Unreadable(Unavailable):
 
 
 def read(path: Path, gate: Gate) -> bytes | None:
-    """Return what is in a file; None only if there is no such file.
+    """Return what is in a file, and nothing of what is no file; None only if nothing is there.
 
     Args:
         path: The file.
@@ -47,6 +49,8 @@ def read(path: Path, gate: Gate) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno in _NO_FILE:
+            return b""
         raise Unreadable(path, error, gate) from error
 
 
