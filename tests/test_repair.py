@@ -326,6 +326,24 @@ def test_the_note_of_what_a_trial_goes_back_to(world, server, command):
     assert world.client_here("verify").code == ExitCode.DONE
 
 
+def test_the_links_of_what_a_trial_goes_back_to(world, server):
+    toml = world.device / "modelward.toml"
+    toml.write_text(toml.read_text() + '\n[health]\nsoak = "1h"\n')
+    good = (world.device / "current").resolve()
+    world.publish("2.0.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    (good / MODEL).unlink()
+    (good / MODEL).symlink_to("/etc")
+    found = world.client_here("verify")
+    assert found.code == ExitCode.REFUSED
+    assert [each["path"] for each in found.json["problems"]] == [f"generations/{good.name}/{MODEL}"]
+    assert world.client_here("verify", None, "--repair").code == ExitCode.DONE
+    assert world.read_model()[0] == "2.0.0"
+    assert world.client_here("rollback").code == ExitCode.DONE
+    assert (world.device / "current").resolve() == good
+    assert (good / MODEL).resolve() == slot(world) / "files"
+
+
 def test_a_forged_slot_is_not_taken_for_what_ran(world, server):
     """Attack row 29: who forges the note of what is installed still has to prove a release."""
     forged = slot(world).with_name("0123456789abcdef")

@@ -241,11 +241,20 @@ class _Repair:
         return found.document, found.evidence
 
     def _mend_generation(self) -> None:
-        """Make the same generation anew and switch to that: links are never changed in place."""
-        installed = self._device.slots.installed()
-        following = replace(installed, number=installed.number + 1)
-        self._device.slots.prepare(following)
-        self._device.slots.switch(following.number)
+        """Make the same generation anew and switch to that: links in use are never changed.
+
+        What a trial goes back to is not in use, and the journal knows it by its number.
+        """
+        slots = self._device.slots
+        installed, trial = slots.installed(), self._device.trials.journal.trial
+        damage = [each for each in self._found.damage if each.part is Part.GENERATION]
+        damaged = {Path(found.path).parent.name for found in damage}
+        if trial is not None and str(trial.good) in damaged:
+            slots.renew(slots.generation(trial.good))
+        if str(installed.number) in damaged:
+            following = replace(installed, number=installed.number + 1)
+            slots.prepare(following)
+            slots.switch(following.number)
 
 
 def _is_in(device: Device, path: Path) -> bool:

@@ -78,7 +78,7 @@ def good(device: Device) -> dict[str, str]:
         newer = device.slots.installed()
         with contextlib.suppress(Refused):  # what is about to be switched to knows it better
             newer = device.slots.generation(trial.generation)
-        device.slots.prepare(_before(device, trial.good, newer))
+        device.slots.renew(_before(device, trial.good, newer))
         return {f"generations/{trial.good}": error.reason}
     return {}
 

@@ -271,7 +271,18 @@ def _blob_damage(
 
 
 def _generation_damage(device: Device, installed: Installed) -> Iterable[Damage]:
-    """Check that links that programs may use lead where they should, and what a trial undoes."""
+    """Check the links that programs use now, and those that they would if a trial failed."""
+    yield from _link_damage(device, installed)
+    trial = device.trials.journal.trial
+    if trial is None or trial.good == installed.number:
+        return
+    try:
+        yield from _link_damage(device, device.slots.generation(trial.good))
+    except Refused as error:
+        yield Damage(Part.GENERATION, f"generations/{trial.good}", error.reason)
+
+
+def _link_damage(device: Device, installed: Installed) -> Iterable[Damage]:
     place = device.config.state / "generations" / str(installed.number)
     for model, slot in installed.active.items():
         link = place / model
@@ -279,12 +290,6 @@ def _generation_damage(device: Device, installed: Installed) -> Iterable[Damage]
         if not link.is_symlink() or str(link.readlink()) != target:
             name = str(link.relative_to(device.config.state))
             yield Damage(Part.GENERATION, name, f"does not lead to {model} {slot.version}")
-    trial = device.trials.journal.trial
-    if trial is not None:
-        try:
-            device.slots.generation(trial.good)
-        except Refused as error:
-            yield Damage(Part.GENERATION, f"generations/{trial.good}", error.reason)
 
 
 def _file_damage(device: Device) -> Iterable[Damage]:

@@ -257,15 +257,30 @@ class Slots:
 
     def prepare(self, following: Installed) -> None:
         """Make a generation aside, whole and durable, for `switch`."""
-        place = self._root / "generations" / str(following.number)
+        place = self._place(following)
         fsops.make_directory(place.parent)
         fsops.remove(place)  # of an update that was cut short before it switched
+        self._make(place, following)
+        fsops.sync_directory(place.parent)
+
+    def renew(self, installed: Installed) -> None:
+        """Make a generation anew, and let it take the place of the damaged one in one step."""
+        place = self._place(installed)
+        fsops.make_directory(place.parent)
+        aside = place.with_name(f"{fsops.TEMPORARY}{place.name}")
+        fsops.remove(aside)
+        self._make(aside, installed)
+        fsops.exchange(aside, place)
+
+    def _place(self, installed: Installed) -> Path:
+        return self._root / "generations" / str(installed.number)
+
+    def _make(self, place: Path, following: Installed) -> None:
         fsops.make_aside(place)
         for model, slot in following.active.items():
             fsops.symlink(place / model, f"../../slots/{model}/{slot.name}/files")
         fsops.write_aside(place / DOCUMENT, following.to_bytes(), 0o444)
         fsops.sync_directory(place)
-        fsops.sync_directory(place.parent)
 
     def switch(self, number: int) -> None:
         """Make a generation the current one, in one rename; 0 for that nothing runs."""
