@@ -347,6 +347,15 @@ def test_liar_wastes_one_piece_where_there_is_an_index(store):
     assert len(liar.ranges) == 1
 
 
+def test_liar_is_asked_for_no_piece_again_by_another_connection(store):
+    data = DATA[: PIECE - 1]
+    liar, honest = BlobServer(data, always=faults.corrupt()), BlobServer(data, rate=2e6)
+    with serving(liar, honest) as sources:
+        fetch_blob(sources, blob_of(data), store, index_of(data), connections=8)
+        assert list(sources.banned()) == [liar.url]
+    assert len(liar.ranges) == 1
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_index_that_lies_is_dropped(store, count):
     """To go by it, every source lies about the last chunk."""

@@ -333,13 +333,11 @@ class _Transfer:
         board, patience = self._board, self._sources.patience
         failures = 0
         try:
-            while not self._is_out(me) and (claimed := board.claim(me)) is not None:
+            # Others of its source may have contradicted the index while it waited.
+            while (claimed := board.claim(me)) is not None and not self._is_out(me):
                 before = self._counts.get(me.number, 0)
                 try:
                     self._stream(me, *claimed)
-                except _ContradictionError as error:
-                    self.suspects.setdefault(me.source, error.reason)
-                    return
                 except Refused as error:
                     self._sources.ban(me.standing, error)
                     return
@@ -395,10 +393,11 @@ class _Transfer:
         began, had = clock(), attempt.filled
         try:
             while attempt.filled < piece.length:
-                if piece.arrived or board.is_over:
+                is_out = self._is_out(me)
+                if piece.arrived or board.is_over or is_out:
                     # Overtaken: that is a measure too, or it would be given the next one.
                     board.measured(me, attempt.filled - had, clock() - began)
-                    board.give_up(me, piece, attempt, keep=not piece.arrived)
+                    board.give_up(me, piece, attempt, keep=not piece.arrived and not is_out)
                     return False
                 count = _some(reader.readinto(view[attempt.filled :]), name)
                 self._counts[me.number] = self._counts.get(me.number, 0) + count
@@ -407,14 +406,11 @@ class _Transfer:
             board.give_up(me, piece, attempt, keep=True)
             raise
         if not pieces.matches(piece.extent, view):
-            only = attempt.givers == {me.source}
+            if attempt.givers == {me.source}:  # the source or the index is wrong
+                part = f"{piece.extent.start}-{piece.extent.stop - 1}"
+                self.suspects.setdefault(me.source, wrong(name, f"wrong bytes {part} of the file"))
             piece.alone = True
             board.give_up(me, piece, attempt, keep=False)
-            if only:
-                extent = piece.extent
-                raise _ContradictionError(
-                    wrong(name, f"wrong bytes {extent.start}-{extent.stop - 1} of the file")
-                )
             return False
         seconds = clock() - began
         if board.arrived(me, piece, attempt, seconds * piece.length / (piece.length - had)):
@@ -434,14 +430,6 @@ class _Transfer:
 
     def _view(self, piece: Piece, attempt: Attempt) -> memoryview:
         return self._partial.place(attempt.buffer, piece.extent.start, piece.length)
-
-
-class _ContradictionError(Exception):
-    """A source's bytes are not what the index says. One of the two is wrong."""
-
-    def __init__(self, reason: Refused) -> None:
-        super().__init__()
-        self.reason = reason
 
 
 class _StoppedError(Exception):
