@@ -197,6 +197,16 @@ def test_wrong_bytes_cost_one_piece_a_neighbour(tmp_path, liars):
     assert device.origin.sent <= len(DATA) + liars * (1 << 20)
 
 
+def test_an_index_that_lies_does_not_cost_the_repository(tmp_path, monkeypatch):
+    wrong = [(len(cut), hashlib.sha256(cut).digest()) for cut in [*CUTS[:-1], b"END"]]
+    monkeypatch.setitem(globals(), "INDEX", ChunkIndex.of(BLOB.sha256, BLOB.length, wrong))
+    with scene(tmp_path, Host(says())) as device:
+        assert not device.gather()
+        assert not device.sources.banned()
+        device.fetch()
+        assert not device.sources.banned()
+
+
 @pytest.mark.parametrize(
     "host",
     [

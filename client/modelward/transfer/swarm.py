@@ -139,6 +139,7 @@ class _Swarm:
         self._changed = Condition()  # guards all that follows, the shares, and the file
         self._unheard: set[str] = set()  # neighbours that have not answered yet
         self._over = False
+        self._suspects: set[int] = set()  # far sources that contradicted the index
         self._error: BaseException | None = None
         self._readers: set[Reader] = set()  # answers that are being received
         self._left = 0  # neighbours whose thread has ended
@@ -288,6 +289,8 @@ class _Swarm:
             for standing in self._sources.for_blobs():
                 if standing.source.kind is Kind.NEIGHBOUR or not standing.ranges:
                     continue
+                if standing.order in self._suspects:
+                    continue
                 try:
                     self._bring(number, standing, buffer, standing.source.open)
                 except Refused as error:
@@ -373,7 +376,11 @@ class _Swarm:
                         return  # somebody faster brought it
             reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
         if not pieces.matches(piece, view):
-            raise wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
+            problem = wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
+            if is_near:  # anybody's, and nothing depends on it
+                raise problem
+            self._suspects.add(standing.order)  # or it is the index that is wrong
+            raise Unavailable(problem.reason)
         with self._changed:
             self._check_is_on()
             seconds = max(self._clock() - began, 1e-6)
