@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelward.formats.release import Blob
 from modelward.install import writer as writers
-from modelward.install.partial import Partial, believed
+from modelward.install.partial import Partial, asked_for, believed
 from modelward.install.store import Store
 from modelward.install.writer import PAGE, Writer, buffers, place
 
@@ -212,6 +212,20 @@ def test_what_was_checked_is_told_apart():
     journal = "boot 1\nchecked 0 2\nwrote 2 4\nchecked 4 6\nchecked 6 8\n"
     assert believed(journal, "1", 10) == [(0, 8)]
     assert believed(journal, "1", 10, {"checked"}) == [(0, 2), (4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("journal", "coming"),
+    [
+        ("boot 1\ncoming 0 2\ncoming 2 4\nchecked 0 2\n", [(2, 4)]),
+        ("boot 1\ncoming 0 2\nboot 1\ncoming 6 8\n", [(6, 8)]),  # opened anew
+        ("boot 1\ncoming 0 2\nsynced\nboot 2\n", [(0, 2)]),
+        ("boot 2\ncoming 0 2\nsynced\n", []),  # the machine was started since
+        ("boot 1\ncoming 4 8\ncoming 0 5\ncoming 9 11\ncoming 8 8\ncoming x 9\ncoming 1", [(0, 5)]),
+    ],
+)
+def test_what_was_asked_for(journal, coming):
+    assert asked_for(journal, "1", 10, believed(journal, "1", 10, {"checked"})) == coming
 
 
 def test_a_finish_that_was_cut_short_can_be_gone_on_from(tmp_path, monkeypatch):

@@ -247,7 +247,7 @@ def test_a_device_without_anything(tmp_path: Path):
 
 # --- parts of what is still being fetched ---------------------------------------------------------
 
-HAVE = '{{"extents":{},"neighbour":"{}","schema":"modelward/have/1","wants":{}}}\n'
+HAVE = '{{"coming":[],"extents":{},"neighbour":"{}","schema":"modelward/have/1","wants":{}}}\n'
 
 
 def test_what_it_has_of_a_blob(world, url):
@@ -274,8 +274,9 @@ def test_parts_of_a_blob_that_is_being_fetched(world, url):
         view[:] = b"p" * 4096
         partial.write(4096, view, checked=True)
         partial.write(0, partial.place(buffer, 0, 4096))
+        partial.coming(8192, 9000)
         told = Have.parse(ask(url, f"/have/{blob.sha256}")[1], blob.length)
-        assert (told.wants, told.extents) == (True, ((4096, 8192),))
+        assert (told.wants, told.extents, told.coming) == (True, ((4096, 8192),), ((8192, 9000),))
         path = f"/parts/{blob.sha256}"
         status, body, headers = ask(url, path, Range="bytes=5000-6999")
         assert (status, body) == (206, b"p" * 2000)

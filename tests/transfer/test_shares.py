@@ -165,9 +165,18 @@ def test_whoever_changes_its_id_keeps_the_first():
     assert everything_own(shares) == before
 
 
+def test_what_a_neighbour_is_bringing_is_left_to_it_unless_it_is_given_up():
+    """It began when this device was not there yet, and would own some of that."""
+    shares = Shares(name(1), SHA, cut(20))
+    shares.note("first", Have(name(2), wants=True, coming=extents({3, 4})))
+    assert not {3, 4} & set(everything_own(shares))
+    shares.count_on_fewer()
+    assert {3, 4} <= set(everything_own(shares))
+
+
 @given(st.frozensets(st.integers(0, 30)))
 def test_have_is_read_back(numbers):
-    have = Have(name(7), wants=True, extents=extents(numbers))
+    have = Have(name(7), True, extents(numbers), extents(numbers)[:64])
     assert Have.parse(have.to_bytes(), 31 * SIZE) == have
     for number in range(31):
         assert have.covers(number * SIZE, (number + 1) * SIZE) == (number in numbers)
@@ -193,6 +202,8 @@ def test_have_from_anybody(data):
         ('"extents":[[-1,5]]', "is not a part of the blob"),
         ('"extents":[[0,1.5]]', "is not a part of the blob"),
         ('"extents":[0]', "is not a part of the blob"),
+        ('"extents":[],"coming":[[0,1001]]', "is not a part of the blob"),
+        ('"extents":[],"coming":[' + "[0,1]," * 64 + "[0,1]]", "at most 64"),
         ('"neighbour":"x","extents":[]', "appears twice"),
         ('"extents":[' + "[0,1]," * 9000 + "[0,1]]", "at most 8192"),
     ],

@@ -16,6 +16,7 @@ import pytest
 from modelward.formats.chunks import ChunkIndex
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
+from modelward.install import partial
 from modelward.install.store import Store
 from modelward.transfer import fetch, swarm
 from modelward.transfer.http import Http
@@ -245,6 +246,21 @@ def test_a_repository_that_is_gone(tmp_path):
     with scene(tmp_path, neighbour, origin=Host(spoil=lambda _: None)) as device:
         assert device.gather()
         device.fetch()
+
+
+def test_what_is_asked_of_the_repository_is_told_before(tmp_path):
+    """Who begins meanwhile leaves it to this device."""
+    told = []
+
+    def look(data: bytes) -> bytes:
+        path = device.store.partial_path(BLOB.sha256)
+        told.append(partial.there(path, BLOB.length)[1])
+        return data
+
+    with scene(tmp_path, Host(says()), origin=Host(spoil=look)) as device:
+        assert device.gather()
+    assert [len(coming) for coming in told] == [1] * 4
+    assert sum(stop - start for [(start, stop)] in told) == len(DATA)
 
 
 def test_what_is_here_already_is_not_brought_again(tmp_path):

@@ -13,6 +13,7 @@ DOCUMENT = "what a neighbour has"
 SCHEMA = "modelward/have/1"
 CAP = 256 << 10
 MAX_EXTENTS = 8192
+MAX_COMING = 64
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -24,11 +25,13 @@ class Have:
         neighbour: An id, the same for everybody who asks, so that all share the work out alike.
         wants: Whether it has the blob, or is fetching it.
         extents: The parts that it has, as (start, stop), in order and apart.
+        coming: Those that it is bringing from the repository, so that nobody else needs to.
     """
 
     neighbour: str
     wants: bool = False
     extents: tuple[tuple[int, int], ...] = ()
+    coming: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, length: int) -> "Have":
@@ -46,16 +49,9 @@ class Have:
         neighbour = fields.text("neighbour", 16)
         if not _ID.fullmatch(neighbour):
             raise fields.wrong("neighbour", "must be 16 lower-case hex digits")
-        extents: list[tuple[int, int]] = []
-        position = 0
-        for place, item in enumerate(fields.items("extents", MAX_EXTENTS)):
-            match item:
-                case [int(start), int(stop)] if position <= start < stop <= length:
-                    extents.append((start, stop))
-                    position = stop
-                case _:
-                    raise FormatError(DOCUMENT, f"extents[{place}]", "is not a part of the blob")
-        return cls(neighbour, fields.boolean("wants"), tuple(extents))
+        extents = _parts(fields, "extents", MAX_EXTENTS, length)
+        coming = _parts(fields, "coming", MAX_COMING, length)
+        return cls(neighbour, fields.boolean("wants"), extents, coming)
 
     def to_bytes(self) -> bytes:
         """Return the answer. Of more parts than fit, the first are told."""
@@ -65,6 +61,7 @@ class Have:
                 "neighbour": self.neighbour,
                 "wants": self.wants,
                 "extents": [list(extent) for extent in self.extents[:MAX_EXTENTS]],
+                "coming": [list(extent) for extent in self.coming[:MAX_COMING]],
             }
         )
 
@@ -75,3 +72,16 @@ class Have:
     def is_whole(self, length: int) -> bool:
         """Tell whether everything is there."""
         return self.covers(0, length)
+
+
+def _parts(fields: strict.Fields, name: str, most: int, length: int) -> tuple[tuple[int, int], ...]:
+    parts: list[tuple[int, int]] = []
+    position = 0
+    for place, item in enumerate(fields.items(name, most)):
+        match item:
+            case [int(start), int(stop)] if position <= start < stop <= length:
+                parts.append((start, stop))
+                position = stop
+            case _:
+                raise FormatError(DOCUMENT, f"{name}[{place}]", "is not a part of the blob")
+    return tuple(parts)

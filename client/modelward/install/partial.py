@@ -12,6 +12,7 @@ Lines of the journal:
   killed loses nothing.
 - ``checked START STOP``: the same, of bytes that matched a chunk index. Only these are handed on to
   neighbours, who would blame this device for what others sent it.
+- ``coming START STOP``: whoever opened it last has asked the repository for these bytes.
 - ``synced``: everything above is on disk. True for ever.
 
 The journal is no proof. Whoever goes on from here hashes what is there, from the start.
@@ -34,6 +35,7 @@ MODE = 0o600  # of a file that is being written
 SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
 _CAP = 64 << 20  # bytes of a journal that are read
 _WRITTEN = frozenset(("wrote", "checked"))
+Parts = list[tuple[int, int]]  # of a file, as (start, stop), in order and apart
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -130,6 +132,10 @@ class Partial:
         if self._clock() - self._synced >= SYNC:
             self.sync()
 
+    def coming(self, start: int, stop: int) -> None:
+        """Note that bytes were asked for: neighbours need not ask for them, too."""
+        self._note(f"coming {start} {stop}")
+
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with what was written at an offset."""
         self._writer.read(offset, buffer)
@@ -172,8 +178,8 @@ class Partial:
         return believed(text, self._boot, self.length)
 
 
-def there(path: Path, length: int) -> list[tuple[int, int]]:
-    """Return which parts of a file that another process is bringing are there, and were checked.
+def there(path: Path, length: int) -> tuple[Parts, Parts]:
+    """Return which parts of a file that another process brings were checked, and which are coming.
 
     Args:
         path: The file.
@@ -183,8 +189,35 @@ def there(path: Path, length: int) -> list[tuple[int, int]]:
         with path.with_name(f"{path.name}{JOURNAL}").open("rb") as file:
             text = file.read(_CAP).decode("ascii", "replace")
     except OSError:
-        return []
-    return believed(text, _boot_id(), length, frozenset(("checked",)))
+        return [], []
+    boot = _boot_id()
+    here = believed(text, boot, length, frozenset(("checked",)))
+    return here, asked_for(text, boot, length, here)
+
+
+def asked_for(journal: str, boot: str, length: int, here: Parts) -> Parts:
+    """Return which parts of a file whoever opened it last asked for, and has not got.
+
+    Args:
+        journal: The journal's text.
+        boot: Identifies this run of the kernel.
+        length: The file's length.
+        here: The parts that are there.
+    """
+    _, begun, since = journal.rpartition(f"boot {boot}\n")
+    found: set[tuple[int, int]] = set()
+    for line in since.split("\n")[:-1] if begun else ():
+        match line.split(" "):
+            case ["coming", first_text, last_text] if (
+                first_text.isdecimal() and last_text.isdecimal()
+            ):
+                found.add((int(first_text), int(last_text)))
+    coming: Parts = []
+    for first, last in sorted(found):
+        is_here = any(start <= first and last <= stop for start, stop in here)
+        if (coming[-1][1] if coming else 0) <= first < last <= length and not is_here:
+            coming.append((first, last))
+    return coming
 
 
 def believed(

@@ -93,8 +93,8 @@ class Shelf:
                 length = path.lstat().st_size
             except OSError:
                 continue
-            extents = [(0, length)] if is_whole else partial.there(path, length)
-            return Have(self.neighbour, wants=True, extents=tuple(extents))
+            here, coming = ([(0, length)], []) if is_whole else partial.there(path, length)
+            return Have(self.neighbour, wants=True, extents=tuple(here), coming=tuple(coming))
         return Have(self.neighbour)
 
     def checkpoint(self) -> bytes | None:

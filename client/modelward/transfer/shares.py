@@ -42,18 +42,12 @@ class Shares:
 
     def note(self, name: str, have: Have) -> None:
         """Note what a neighbour says that it has. It keeps the id that it first had here."""
-        numbers = set()
-        remaining = iter([*have.extents, (1 << 62, 1 << 62)])
-        first, last = next(remaining)
-        for number, piece in enumerate(self.pieces):
-            while last < piece.stop:
-                first, last = next(remaining)
-            if first <= piece.start:
-                numbers.add(number)
+        numbers = frozenset(self._inside(have.extents))
+        coming = frozenset(self._inside(have.coming))
         fetches = have.wants and len(numbers) < len(self.pieces)
         known = self.held.get(name)
         who = known.neighbour if known else have.neighbour
-        self.held[name] = Held(who, fetches, frozenset(numbers))
+        self.held[name] = Held(who, fetches, numbers, numbers | coming)
 
     def forget(self, name: str) -> None:
         """Forget a neighbour that has left."""
@@ -70,7 +64,7 @@ class Shares:
         counted = self._counted().values()
         rivals = frozenset(held.neighbour for held in counted if held.fetches)
         for number in self._won_against(rivals):
-            if self._is_open(number) and not any(number in held.numbers for held in counted):
+            if self._is_open(number) and not any(number in held.expected for held in counted):
                 return self._take(number)
         return None
 
@@ -80,7 +74,7 @@ class Shares:
         Best one that nobody near has: those who want it too are spared it. At last one that is
         being brought.
         """
-        near = set().union(*(held.numbers for held in self.held.values()))
+        near = set().union(*(held.expected for held in self.held.values()))
         return self._take(
             max(
                 (number for number, here in enumerate(self._here) if not here),
@@ -125,7 +119,7 @@ class Shares:
         fetching = {name: held for name, held in counted.items() if held.fetches}
         for number, here in enumerate(self._here):
             if not here:
-                holders = [name for name, held in counted.items() if number in held.numbers]
+                holders = [name for name, held in counted.items() if number in held.expected]
                 owner = max(
                     fetching,
                     key=lambda name: self._bid(fetching[name].neighbour, number),
@@ -136,6 +130,16 @@ class Shares:
             self.given_up.add(name)
             return True
         return False
+
+    def _inside(self, extents: Sequence[tuple[int, int]]) -> Iterator[int]:
+        """Yield the pieces that lie in parts of the blob."""
+        remaining = iter([*extents, (1 << 62, 1 << 62)])
+        first, last = next(remaining)
+        for number, piece in enumerate(self.pieces):
+            while last < piece.stop:
+                first, last = next(remaining)
+            if first <= piece.start:
+                yield number
 
     def _counted(self) -> "dict[str, Held]":
         return {name: held for name, held in self.held.items() if name not in self.given_up}
@@ -178,8 +182,10 @@ class Held:
         neighbour: Its id.
         fetches: Whether it is fetching the blob, and so brings pieces of it.
         numbers: The pieces that it has.
+        expected: Those, and the ones that it is bringing.
     """
 
     neighbour: str
     fetches: bool
     numbers: frozenset[int]
+    expected: frozenset[int]

@@ -30,6 +30,10 @@ class Partial(Protocol):
         """
         ...
 
+    def coming(self, start: int, stop: int) -> None:
+        """Note that bytes were asked for: neighbours need not ask for them, too."""
+        ...
+
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill a buffer with what was written at an offset."""
         ...

@@ -2,7 +2,8 @@
 
 Every piece has an owner among the devices that want the blob, by rendezvous hashing: everybody
 works out the same one, without asking. A device fetches what it owns from the repository, and
-everything else from whoever has it by now. It waits for others a bounded time only: who brings
+everything else from whoever has it by now. What it is fetching it says, so that who joins later
+and would own that leaves it to it. It waits for others a bounded time only: who brings
 nothing is not counted on any more, and its pieces are others' to bring, at last one's own. Where
 all neighbours together are far slower than the repository, it is asked for what they have, too.
 It is asked as patiently as always; once it is given up and nobody near has anything to bring
@@ -244,6 +245,8 @@ class _Swarm:
                 if number is None and self._is_held_up():
                     number = self._shares.take_any()
                 if number is not None:
+                    # Told before it is asked for: who begins meanwhile need not ask for it, too.
+                    self._partial.coming(*self._pieces[number][:2])
                     return number
                 self._changed.wait(POLL)
             return None
