@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -134,8 +134,7 @@ def _scan(
     reader.expect(
         path
         for model, slot in slots
-        for path in device.slots.directory(model, slot).glob("files/**/*")
-        if path.is_file() and not path.is_symlink()
+        for path in _files_below(device.slots.directory(model, slot) / "files")
     )
     damage = [found for model, slot in slots for found in _slot_damage(device, model, slot, reader)]
     if not models:
@@ -185,7 +184,7 @@ class _Reader:
     def expect(self, paths: Iterable[Path]) -> None:
         """Count files that are going to be hashed, so that there is an end to progress."""
         for path in paths:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 status = path.lstat()
                 self._expected[status.st_dev, status.st_ino] = status.st_size
 
@@ -236,10 +235,21 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
             yield damaged(file.path, f"cannot be read: {error.strerror}")
     folder = device.config.state / place
     known = {file.path for file in release.files}
-    for each in sorted(folder.rglob("*")):
-        name = str(each.relative_to(folder))
-        if (each.is_symlink() or not each.is_dir()) and name not in known:
+    unread: list[OSError] = []
+    for found in sorted(_files_below(folder, unread.append)):
+        name = str(found.relative_to(folder))
+        if name not in known:
             yield damaged(name, "does not belong to the release")
+    for each in unread:
+        yield damaged(os.path.relpath(each.filename, folder), f"cannot be read: {each.strerror}")
+
+
+def _files_below(folder: Path, unread: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Yield everything below a folder but folders; tell of those that cannot be read."""
+    for place, folders, files in os.walk(folder, onerror=unread):
+        inside = Path(place)
+        yield from (inside / name for name in files)
+        yield from (inside / name for name in folders if (inside / name).is_symlink())
 
 
 def _blob_damage(

@@ -1,5 +1,7 @@
 """The daemon finds out by itself what was changed: nobody may ever open or verify it there."""
 
+import errno
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,6 +193,28 @@ def test_what_an_update_moved_meanwhile_is_no_damage(world: World) -> None:
 
     told.meanwhile = meanwhile
     assert scan(world, told)["outcome"] == "intact"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT])
+def test_a_folder_that_cannot_be_read_does_not_end_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Neither one that the disk lost, nor one that an update just removed."""
+    list_folder = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if isinstance(path, str | Path) and str(path).endswith("/files/float"):
+            raise OSError(number, os.strerror(number), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = scan(world, Told())
+    assert (found["outcome"], found["exit_code"]) == ("damaged", ExitCode.REFUSED)
+    (problem,) = found["problems"]
+    assert (problem["path"], problem["problem"]) == (
+        "float",
+        f"cannot be read: {os.strerror(number)}",
+    )
 
 
 def test_what_it_found_is_told(world: World) -> None:
