@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from modelward import fastpath
 from modelward.errors import ExitCode, Gate
 from modelward.formats.release import Requirements
 from modelward.install import fsops
@@ -173,6 +174,16 @@ def test_going_back_is_refused(world, client):
     world.offer("0.9.0")
     assert "counter" in refused_at(client("update"), Gate.RELEASE)
     assert world.read_model()[0] == "1.0.0"
+
+
+def test_a_note_that_cannot_be_written_is_no_failure(world, client):
+    """What it is for is done, and what frees room comes after it."""
+    world.publish("1.1.0")
+    (world.device / fastpath.FILE).unlink()
+    (world.device / fastpath.FILE).mkdir()
+    (world.device / "store" / ("0" * 64)).write_bytes(b"garbage")
+    assert client("update").json["running"] == {"meter-reader": "1.1.0"}
+    assert not (world.device / "store" / ("0" * 64)).exists()
 
 
 def test_reader_that_goes_away_does_not_stop_the_update(world, server):

@@ -4,7 +4,7 @@ The numbers, names and order are those of docs/gates.md and of every error messa
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -357,19 +357,18 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
     if waiting or not config.fingerprint or device.log.heard() is not None:
         fastpath.forget(config.state)
         return
-    fastpath.remember(
-        config.state,
-        fastpath.Rest(
-            timestamp=repository.cache.digest("timestamp"),
-            settings=settings.asked(config.fingerprint, models),
-            generation=installed.number,
-            since=now,
-            expires=min(role.expires for role in repository.cache.roles()),
-            repository=config.repository,
-            direct=config.repository.startswith("http:") and not config.transfer.proxy,
-            running={model: slot.version for model, slot in installed.active.items()},
-        ),
+    rest = fastpath.Rest(
+        timestamp=repository.cache.digest("timestamp"),
+        settings=settings.asked(config.fingerprint, models),
+        generation=installed.number,
+        since=now,
+        expires=min(role.expires for role in repository.cache.roles()),
+        repository=config.repository,
+        direct=config.repository.startswith("http:") and not config.transfer.proxy,
+        running={model: slot.version for model, slot in installed.active.items()},
     )
+    with suppress(OSError):  # the next check is a full one, then; and what frees room comes now
+        fastpath.remember(config.state, rest)
 
 
 def _install(  # noqa: PLR0913, PLR0917 - one call site, above
