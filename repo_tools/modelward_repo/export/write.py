@@ -68,7 +68,7 @@ def write_folder(
     for file in missing:
         if file.path == TIMESTAMP:
             continue
-        (folder / file.path).unlink(missing_ok=True)  # damaged, or cut short
+        _remove(folder / file.path)  # damaged, or cut short
         with storage.open(file.path) as source:
             place.copy_new(file.path, source, file.blob, advance)
     place.replace(TIMESTAMP, _timestamp(storage, made))
@@ -145,6 +145,16 @@ def _is_there(folder: Path, file: BundleFile, advance: Advance) -> bool:
             return pour(opened, None, advance) == file.blob
     except OSError:
         return False
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written: {error.strerror}",
+            "name a directory, such as one on a stick that can be written, or FILE.tar",
+        ) from error
 
 
 def _check_room(folder: Path, needed: int) -> None:

@@ -17,6 +17,7 @@ from modelward_repo.export import write
 from modelward_repo.export.choose import Chosen, Wanted, choose
 from modelward_repo.export.have import Having
 from modelward_repo.export.write import write_archive, write_folder
+from modelward_repo.storage.local import StorageError
 from tests.simulator.world import TOKENIZER, World, now
 
 STATUS: dict[str, Any] = {
@@ -236,6 +237,19 @@ def test_the_same_archive_twice(world: World, tmp_path: Path) -> None:
     unpacked = tmp_path / "unpacked"
     shutil.unpack_archive(tmp_path / "a.tar", unpacked, filter="data")
     assert files_in(unpacked) == {file.path for file in bundle.files} | {FILE}
+
+
+def test_a_place_where_something_else_stands(world: World, tmp_path: Path) -> None:
+    made = chosen(world).bundle
+    file, folder = tmp_path / "photo.jpg", tmp_path / "bundle"
+    file.write_bytes(b"not a bundle")
+    for file_of_it in made.files:
+        (folder / file_of_it.path).mkdir(parents=True)
+    for place in (file, folder):
+        with pytest.raises(StorageError, match="cannot be written") as refusal:
+            write_folder(world.storage, made, place)
+        assert "FILE.tar" in refusal.value.advice
+    assert file.read_bytes() == b"not a bundle"
 
 
 def test_a_place_that_cannot_be_written(world: World, tmp_path: Path) -> None:
