@@ -3,8 +3,10 @@
 Real weights, small: a megabyte of floats, fine-tuned or with another head.
 """
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from werkzeug.wrappers import Response
@@ -200,6 +202,37 @@ def test_whatever_one_source_spoils(world: World, spoil: Spoil, margins: Margins
         assert done.code == 0, done
         assert done.json["how"] == {how: 1, "whole": 1}
         assert world.read_model()[1] == world.offered
+
+
+def test_a_mirror_with_rotten_bytes_in_a_long_copy_costs_a_piece_of_it(
+    world: World, tmp_path: Path
+):
+    """The mirror is found by the copy's own index: nothing begins anew, no other way is taken."""
+    world.margins = NO_PATCHES
+    release = publish(world, "1.2.0", onnx_of(fine_tuned(trained(1, 1024))))
+    [copy] = (patch for patch in release.patches if patch.base is None)
+    assert copy.blob.length > 3 << 20
+    shutil.copytree(world.repository, tmp_path / "mirror")
+    place = tmp_path / "mirror" / blob_path(copy.blob)
+    data = bytearray(place.read_bytes())
+    for at in range(1000, len(data), 1 << 20):  # whichever piece it delivers
+        data[at] ^= 1
+    place.unlink()
+    place.write_bytes(data)
+    with Server(tmp_path / "mirror") as bad, world.serve() as good:
+        settings = world.device / "modelward.toml"
+        settings.write_text(settings.read_text() + f'\n[transfer]\nmirrors = ["{bad.url}"]\n')
+        done = world.client_here("update", good)
+        assert done.code == 0, done
+        assert done.json["how"] == {"compressed": 1, "whole": 1}
+        assert world.read_model()[1] == world.offered
+        path = f"/{blob_path(copy.blob)}"
+        assert bad.asked(path)
+        assert copy.blob.length < done.json["fetched"] < copy.blob.length + (2 << 20)
+        assert not good.asked(f"/{blob_path(weights_of(release))}")
+    assert copy.chunks
+    names = {file.name for file in (world.device / "store").iterdir()}
+    assert not names & {copy.blob.sha256, copy.chunks.sha256}
 
 
 def test_a_model_that_comes_back_is_patched_too(world: World, server: Server):
