@@ -9,9 +9,10 @@ from functools import partial
 
 import pytest
 
+from modelward import activate
 from modelward.config import from_settings, load, merged
 from modelward.device import Device
-from modelward.errors import ExitCode, Gate
+from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
 from modelward.formats.release import Requirements
 from modelward.update import update
@@ -133,6 +134,61 @@ def test_revoked_release_goes_back_to_the_kept_one(world, run):
     assert run("update")["running"] == {MODEL: "1.2.0"}
 
 
+def unfit(*_arguments: object) -> str:
+    raise RolledBack("it crashed")
+
+
+@pytest.mark.parametrize("soak", ["0s", "1h"])
+def test_what_replaces_a_revoked_release_keeps_what_was_kept(world, run, soak):
+    health(world, soak=soak)
+    world.publish("1.2.0", offer=None)
+    revoke(world, "1.1.0", offer="1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    assert run("status")["models"][MODEL]["previous"] == "1.0.0"
+    assert len(list((world.device / "slots" / MODEL).iterdir())) == 2
+    run("rollback")
+    assert version(world) == "1.0.0"
+
+
+def test_a_trial_that_fails_goes_back_to_nothing_revoked(world, run):
+    health(world, FAIL, soak="1h")
+    world.publish("1.2.0", offer=None)
+    revoke(world, "1.1.0", offer="1.2.0")
+    run("update", code=ExitCode.ROLLED_BACK)
+    assert version(world) == "1.0.0"
+    assert run("update")["running"] == {MODEL: "1.0.0"}
+    assert run("verify")["outcome"] == "intact"
+
+
+def test_a_trial_goes_back_to_what_is_revoked_if_nothing_else_is_here(world, server, run):
+    revoke(world, "1.0.0", offer="1.1.0")
+    told = run("update")
+    assert told["outcome"] == "unchanged"
+    assert run("status")["models"][MODEL]["previous"] is None
+    run("rollback", code=ExitCode.USAGE)
+    health(world, soak="1h")
+    world.publish("1.2.0", offer=None)
+    revoke(world, "1.0.0", "1.1.0", offer="1.2.0")
+    told = world.client_here("update", server, as_json=False)
+    assert "1.1.0 is revoked, but nothing else is kept" in told.out
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    assert run("status")["models"][MODEL]["previous"] is None
+    run("rollback")
+    assert version(world) == "1.1.0"  # never to nothing
+
+
+def test_what_fails_in_the_place_of_a_revoked_release(world, run, monkeypatch):
+    """It may not run: what the channel names before it does, if it is kept."""
+    world.publish("1.2.0", offer=None)
+    revoke(world, "1.1.0", offer="1.2.0", before="1.0.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(activate, "_probe", unfit)
+        run("update", code=ExitCode.ROLLED_BACK)
+    assert version(world) == "1.1.0"  # nothing was switched
+    assert run("update")["running"] == {MODEL: "1.0.0"}
+    assert run("update")["outcome"] == "unchanged"
+
+
 def test_a_pin_does_not_hold_what_is_revoked(world, run):
     run("pin")
     revoke(world, "1.1.0", offer="1.0.0")
@@ -164,11 +220,15 @@ def test_revoking_one_model_does_not_end_the_soak_of_another(world, run):
 
 
 def revoke(
-    world: World, revoked: str, offer: str, beside: Mapping[str, Entry] | None = None
+    world: World,
+    *revoked: str,
+    offer: str,
+    before: str | None = None,
+    beside: Mapping[str, Entry] | None = None,
 ) -> None:
-    """Have the channel revoke a version and offer an older one."""
+    """Have the channel revoke versions and offer another one."""
     holder = Thief(world, KEYS)
-    holder.offer({MODEL: Entry(offer, revoked=(revoked,)), **(beside or {})})
+    holder.offer({MODEL: Entry(offer, before, revoked), **(beside or {})})
 
 
 # --- gate 12

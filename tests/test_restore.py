@@ -161,6 +161,27 @@ def test_the_note_of_what_a_trial_goes_back_to_is_written_anew(
     assert not site.problems()
 
 
+@pytest.mark.parametrize("damage", [zero, Path.unlink, lambda note: shutil.rmtree(note.parent)])
+@pytest.mark.parametrize("kept", [False, True])
+def test_so_it_is_if_it_is_revoked(
+    tmp_path: Path, damage: Callable[[Path], None], kept: bool
+) -> None:
+    site = Site(tmp_path / "state")
+    for item in (ONE, TWO) if kept else (TWO,):
+        site.install(item)
+    revoked = {site.slots.installed().active[MODEL].sha256}
+    site.trials.switch({MODEL: site.stage(THREE)}, 3600, confirmed=False, revoked=revoked)
+    site.trials.collect()
+    good = site.slots.generation(site.trials.journal.trial.good)
+    damage(site.state / f"generations/{good.number}/installed.json")
+    restore.notes(site.device)
+    site.trials.recover(site.now)
+    assert site.versions() == ("3.0.0", "1.0.0" if kept else None)
+    assert site.trials.roll_back("no good", site.now) == good
+    assert site.versions() == ("1.0.0" if kept else "2.0.0", None)
+    assert not site.problems()
+
+
 @pytest.mark.parametrize(
     "name", ["generations", "slots", "store", "tuf", "store/.partial", "reports", "seals"]
 )

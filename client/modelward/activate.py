@@ -6,7 +6,7 @@ is in docs/install.md.
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from modelward import fastpath, intact, restore
@@ -49,12 +49,14 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, 
     return {}
 
 
-def activate(
+def activate(  # noqa: PLR0913 - the last is named
     device: Device,
     staged: Mapping[str, Slot],
     kept: Mapping[str, Slot],
     now: datetime,
     passed: Passed,
+    *,
+    revoked: Collection[str] = (),
 ) -> None:
     """Gate 12: try staged releases, switch to them, let the operator's command judge them.
 
@@ -66,6 +68,7 @@ def activate(
         kept: Releases to go back to in the same switch, which ran here before: not on trial.
         now: Trusted time.
         passed: Is told what was found.
+        revoked: Digests of releases to fall back to only where nothing else is here.
 
     Raises:
         RolledBack: A release does not work here. What ran before runs on, or runs again.
@@ -84,8 +87,16 @@ def activate(
             trials.abandon()
         raise
     on_trial = bool(staged) and bool(settings.command or settings.soak)
-    trials.switch(staged, math.ceil(settings.soak), confirmed=not on_trial, kept=kept)
+    soak = math.ceil(settings.soak)
+    trials.switch(staged, soak, confirmed=not on_trial, kept=kept, revoked=revoked)
     if on_trial:
+        for model, slot in trials.to_go_back_to().items():
+            if model in staged and slot.sha256 in revoked:
+                passed(
+                    Gate.HEALTH,
+                    f"{model} {slot.version} is revoked, but nothing else is kept: should the "
+                    "trial fail, it runs again",
+                )
         _run_command(device, staged, now, passed)
         if settings.soak:
             trials.healthy()

@@ -94,18 +94,21 @@ def _before(device: Device, number: int, newer: Installed) -> Installed:
     proven = _proven(device)
     for model, slot in newer.active.items():
         fallback = newer.previous.get(model)
+        here = [*([fallback] if fallback else ()), *sorted(proven.get(model, ()), key=_counter)]
         linked = None
         with contextlib.suppress(OSError):
-            linked = (place / model).readlink().parent.name
-        known = fallback is not None and linked in (slot.name, fallback.name)
-        on_trial = linked != slot.name if known else slot.counter > confirmed.get(model, -1)
-        if not on_trial:
-            continue
+            name = (place / model).readlink().parent.name
+            linked = next((each for each in (slot, *here) if each.name == name), None)
+        floor = confirmed.get(model, -1)
+        if linked == slot or (linked is None and slot.counter <= floor):
+            continue  # not on trial
         del active[model]
-        if fallback is not None:
-            del previous[model]
-            active[model] = fallback
-            older = [each for each in proven.get(model, ()) if each.counter < fallback.counter]
+        previous.pop(model, None)
+        # What is revoked is gone back to if nothing else is here, but not fallen back to.
+        good = linked or fallback or next((s for s in here[::-1] if s.counter <= floor), None)
+        if good is not None:
+            active[model] = good
+            older = [each for each in here if each.counter < good.counter]
             if older:
                 previous[model] = max(older, key=_counter)
     return Installed(number, active, previous)

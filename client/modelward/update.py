@@ -143,7 +143,6 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         changed = activate.recover(device, watch.passed, judge=not only_check)
         installed = device.slots.installed()
         floors = device.floors.load()
-        journal = device.trials.journal
 
         # 2. Clock: this device's own; what witnesses of the log say of it is judged below.
         system = device.clock()
@@ -187,7 +186,17 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             )
             for model in (models or device.config.models or sorted(channel.models))
         }
-        visit = Visit(repository, fleet, channel, installed, journal, device, used, floors, now)
+        visit = Visit(
+            repository,
+            fleet,
+            channel,
+            installed,
+            device.trials.journal,
+            device,
+            used,
+            floors,
+            now,
+        )
         decisions = {
             model: visit.held_back(model, decision, retry=retry)
             for model, decision in decisions.items()
@@ -227,10 +236,10 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         if changes:
             watch.passed(Gate.FETCH, carried.describe())
             # The rest of gate 8, before any parser touches a file.
-            _look_inside(examined, device.store, watch)
-
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
-            installed = _install(device, examined, kept, changes, now, watch, proven)
+            installed = _install(device, examined, kept, changes, now, watch, proven, visit)
+        else:
+            installed = _forsake(device, visit, watch)
 
         # 13. Commit: raise the floors, then drop what is no longer needed.
         raised = replace(
@@ -379,7 +388,9 @@ def _install(  # noqa: PLR0913, PLR0917 - one call site, above
     now: datetime,
     watch: Watch,
     proven: Mapping[str, Look],
+    visit: Visit,
 ) -> Installed:
+    _look_inside(examined, device.store, watch)
     staged = {
         model: device.slots.stage(item.release, item.document, item.evidence)
         for model, item in examined.items()
@@ -388,20 +399,29 @@ def _install(  # noqa: PLR0913, PLR0917 - one call site, above
     watch.passed(
         Gate.INSTALL, "; ".join(f"{change.model} {change.after} is staged" for change in changes)
     )
-    activate.activate(device, staged, kept, now, watch.passed)
+    revoked = visit.revoked(device.trials.kept())
+    activate.activate(device, staged, kept, now, watch.passed, revoked=revoked)
+    return device.slots.installed()
+
+
+def _forsake(device: Device, visit: Visit, watch: Watch) -> Installed:
+    """Keep nothing to fall back to that the channel has revoked since."""
+    if device.trials.drop(visit.revoked(device.trials.kept())):
+        watch.passed(Gate.INSTALL, "what was revoked is not kept to fall back to any more")
     return device.slots.installed()
 
 
 def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Watch) -> None:
     before = device.floors.load()
-    active = device.slots.installed().active
+    installed = device.slots.installed()
+    active = installed.active
     lost = {model: slot.counter for model, slot in active.items() if model not in raised.releases}
     device.trials.commit(raised.with_releases(lost))
     after = device.floors.load()
     if after.reset and after.reset != before.reset:
         watch.passed(Gate.COMMIT, f"floors were lowered by root: reset {after.reset.id!r}")
     if after != before:
-        watch.passed(Gate.COMMIT, _commit_detail(changes))
+        watch.passed(Gate.COMMIT, _commit_detail(changes, installed.previous))
 
 
 def _check_staged(device: Device, slots: Mapping[str, Slot], proven: Mapping[str, Look]) -> None:
@@ -431,10 +451,14 @@ def _span(left: object) -> str:
     return str(left).split(".", maxsplit=1)[0]
 
 
-def _commit_detail(changes: Sequence[Change]) -> str:
-    moved = [
-        f"{change.model} {change.after} runs now"
-        + (f", {change.before} is kept to fall back to" if change.before else "")
-        for change in changes
-    ]
+def _commit_detail(changes: Sequence[Change], kept: Mapping[str, Slot]) -> str:
+    moved = []
+    for change in changes:
+        before = kept.get(change.model)
+        text = f"{change.model} {change.after} runs now"
+        if before is not None:
+            text += f", {before.version} is kept to fall back to"
+        elif change.before:
+            text += f", nothing is kept to fall back to: {change.before} is revoked"
+        moved.append(text)
     return "; ".join([*moved, "floors raised: nothing older is accepted from now on"])

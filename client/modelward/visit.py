@@ -4,7 +4,7 @@
 what depends on the device as a whole: pins, failures, kept slots, components.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,8 +61,25 @@ class Visit:
         digest = self._digest(model, decision.version)
         failure = self.journal.failed.get(digest) if digest else None
         if failure and failure.blocks(self.now) and not retry:
-            return Decision(None, str(failure))
+            return self._instead(model, decision.version) or Decision(None, str(failure))
         return decision
+
+    def _instead(self, model: str, version: str) -> Decision | None:
+        """Return what is kept, if what runs is revoked and what is offered does not work here."""
+        before = self.channel.models[model].previous
+        if not before or before == version or not self.kept({model: before}):
+            return None
+        return Decision(before, f"{version} failed on this device, and what runs is revoked")
+
+    def revoked(self, generations: Iterable[Installed]) -> set[str]:
+        """Return the digests of the releases in generations that the channel has revoked."""
+        models = self.channel.models
+        return {
+            slot.sha256
+            for installed in generations
+            for model, slot in installed.slots()
+            if model in models and slot.version in models[model].revoked
+        }
 
     def _pin(self, model: str) -> Pin | None:
         """Return what holds a model where it is; what is revoked is not held."""

@@ -31,6 +31,7 @@ class Scenario:
         before: The version of the meter reader that ran before it.
         after: The version that runs after it.
         mend: What mends the device if the action mends damage; doing it again must do no harm.
+        good: What the next release falls back to if it comes during a trial.
         then: What must be possible once the device has recovered; is told whether the action had
             ended.
     """
@@ -41,6 +42,7 @@ class Scenario:
     after: str | None
     mend: Callable[[Site], object] | None = None
     then: Callable[..., object] | None = None
+    good: str = "2.0.0"
 
 
 def two(site: Site) -> None:
@@ -94,6 +96,22 @@ def two_models(site: Site) -> None:
     site.try_out(THREE, soak=HOUR)
 
 
+def replace_what_is_revoked(site: Site) -> None:
+    """Take 3.0.0 on trial where 2.0.0, which runs, is revoked."""
+    revoked = {site.slots.installed().active[MODEL].sha256}
+    slots = {MODEL: site.stage(THREE)}
+    site.trials.begin(slots)
+    site.trials.switch(slots, HOUR.seconds, confirmed=False, revoked=revoked)
+    site.trials.collect()
+
+
+def nothing_revoked_is_kept(site: Site, *, ended: bool) -> None:
+    """Require that a trial does not go back to what is revoked."""
+    if ended or site.trials.on_trial():
+        assert site.versions() == ("3.0.0", "1.0.0")
+        assert site.trials.to_go_back_to()[MODEL].version == "1.0.0"
+
+
 def back(site: Site) -> None:
     """Let that other model go back, as when what it runs is revoked."""
     kept = {ELSE.model: site.slots.installed().previous[ELSE.model]}
@@ -138,6 +156,14 @@ SCENARIOS = {
     "another goes back during a trial": Scenario(
         two_models, back, "3.0.0", "3.0.0", then=the_trial_fails
     ),
+    "replace what is revoked": Scenario(
+        two,
+        replace_what_is_revoked,
+        "2.0.0",
+        "3.0.0",
+        then=nothing_revoked_is_kept,
+        good="1.0.0",
+    ),
     "collect": Scenario(littered, lambda site: site.trials.collect(), "2.0.0", "2.0.0"),
     "fetch and install": Scenario(two, fetch, "2.0.0", "3.0.0"),
     "import": Scenario(
@@ -181,7 +207,7 @@ def check(site: Site, scenario: Scenario, *, ended: bool, floor: int) -> None:
         assert (floor_now < slot.counter) == (model in on_trial), (model, slot, floor_now)
 
     before = site.versions()[0]
-    good = before if not site.trials.on_trial() else "2.0.0"
+    good = before if not site.trials.on_trial() else scenario.good
     floor = site.device.floors.load().releases.get(MODEL, 0)
     site.install(FIVE)
     assert site.versions() == ("5.0.0", good)

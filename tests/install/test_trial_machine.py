@@ -53,6 +53,7 @@ class Device(RuleBasedStateMachine):
         self.since = timedelta()  # that look, in this boot
         self.failed: set[tuple[str, str]] = set()
         self.pinned: dict[str, str] = {}
+        self.bare: set[str] = set()  # on trial, with nothing kept that is not revoked
 
     def teardown(self) -> None:
         self.fsync.stop()
@@ -68,7 +69,7 @@ class Device(RuleBasedStateMachine):
         return {model: kept} if kept else {}
 
     def _confirmed(self, model: str, version: str) -> None:
-        self.good[model] = (version, self.good[model][0])
+        self.good[model] = (version, None if model in self.bare else self.good[model][0])
         self.floors[model] = int(version.split(".", maxsplit=1)[0])
 
     def _joins(self, model: str, version: str, soak: timedelta = SOAK) -> None:
@@ -82,6 +83,7 @@ class Device(RuleBasedStateMachine):
     def _goes_back(self, model: str, *, revoked: bool) -> None:
         if model in self.trial:
             del self.trial[model]
+            self.bare.discard(model)
         else:
             left, kept = self.good[model]
             self.good[model] = (kept, None if revoked else left)
@@ -91,7 +93,11 @@ class Device(RuleBasedStateMachine):
         for model, version in self.trial.items():
             if self.pinned.get(model) == version:
                 del self.pinned[model]
+        self._ends()
+
+    def _ends(self) -> None:
         self.trial = {}
+        self.bare = set()
 
     on_trial = precondition(lambda self: self.trial)
     at_rest = precondition(lambda self: not self.trial)
@@ -119,8 +125,8 @@ class Device(RuleBasedStateMachine):
             self._joins(model, item.version, timedelta())
         else:
             self.site.trials.commit()
-            self.trial = {}
             self._confirmed(model, item.version)
+            self._ends()
 
     @rule(model=MODELS)
     def revoke(self, model: str) -> None:
@@ -146,6 +152,46 @@ class Device(RuleBasedStateMachine):
         self._goes_back(model, revoked=True)
         self._joins(other, item.version)
 
+    @rule(model=MODELS, soak=st.booleans())
+    def replace_what_is_revoked(self, model: str, soak: bool) -> None:
+        """Let a release come for a model that is not on trial, when what it runs is revoked."""
+        runs, kept = self.good[model]
+        if model in self.trial or runs is None:
+            return
+        item = self._release(model)
+        revoked = {self.site.slots.installed().active[model].sha256}
+        slots = {model: self.site.stage(item)}
+        seconds = int(SOAK.total_seconds()) if soak else 0
+        self.site.trials.switch(slots, seconds, confirmed=not soak, revoked=revoked)
+        if soak or self.trial:
+            if kept:
+                self.good[model] = (kept, None)
+            else:
+                self.bare.add(model)
+            self._joins(model, item.version, SOAK if soak else timedelta())
+        else:
+            self.site.trials.commit()
+            self.good[model] = (item.version, kept)
+            self.floors[model] = item.counter
+
+    @rule(model=MODELS)
+    def drop_what_is_revoked(self, model: str) -> None:
+        """Let what would be fallen back to be revoked."""
+        kept = self._kept(model)
+        done = self.site.trials.drop({slot.sha256 for slot in kept.values()})
+        assert done == bool(kept)
+        if not kept:
+            return
+        if model not in self.trial:
+            self.good[model] = (self.good[model][0], None)
+        elif self.good[model][1]:
+            self.good[model] = (self.good[model][1], None)
+        else:
+            self.bare.add(model)
+        if not self.trial:
+            self.site.trials.commit()
+        assert not self.site.trials.drop({slot.sha256 for slot in kept.values()})
+
     @rule(model=MODELS)
     def probe_fails(self, model: str) -> None:
         item = self._release(model)
@@ -160,7 +206,7 @@ class Device(RuleBasedStateMachine):
         self.site.trials.commit()
         for model, version in self.trial.items():
             self._confirmed(model, version)
-        self.trial = {}
+        self._ends()
 
     @on_trial
     @rule()
@@ -282,7 +328,8 @@ class Device(RuleBasedStateMachine):
         journal = self.site.trials.journal
         for model, good in self.good.items():
             trial = self.trial.get(model)
-            assert self.site.versions(model) == ((trial, good[0]) if trial else good)
+            kept = None if model in self.bare else good[0]
+            assert self.site.versions(model) == ((trial, kept) if trial else good)
             assert floors.get(model, 0) == self.floors[model]
         assert not self.site.problems()
         assert (journal.trial is not None) == bool(self.trial)

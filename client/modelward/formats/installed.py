@@ -1,6 +1,6 @@
 """installed.json: what one generation of a device consists of."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from modelward.formats import strict
@@ -89,15 +89,33 @@ class Installed:
             }
         )
 
-    def with_releases(self, releases: Mapping[str, Slot]) -> "Installed":
-        """Return the next generation, in which these models run these slots."""
+    def with_releases(
+        self, releases: Mapping[str, Slot], revoked: Collection[str] = ()
+    ) -> "Installed":
+        """Return the next generation, in which these models run these slots.
+
+        What they replace is kept, but for what is revoked: what was kept before stays, then.
+
+        Args:
+            releases: The slots by model.
+            revoked: Digests of releases that are revoked.
+        """
         active = dict(self.active)
         previous = dict(self.previous)
         for model, slot in releases.items():
-            if model in active and active[model] != slot:
+            if model in active and active[model] != slot and active[model].sha256 not in revoked:
                 previous[model] = active[model]
             active[model] = slot
-        return Installed(self.number + 1, active, previous)
+        return Installed(self.number + 1, active, previous).without(revoked)
+
+    def without(self, revoked: Collection[str]) -> "Installed":
+        """Return the same, with nothing kept that is revoked.
+
+        Args:
+            revoked: Digests of releases that are.
+        """
+        kept = {model: slot for model, slot in self.previous.items() if slot.sha256 not in revoked}
+        return Installed(self.number, self.active, kept)
 
     def going_back(self, releases: Mapping[str, Slot]) -> "Installed":
         """Return the next generation, in which these run again. What they replace is not kept.
@@ -111,6 +129,10 @@ class Installed:
     def slots(self) -> tuple[tuple[str, Slot], ...]:
         """Return every slot that runs or is kept, with its model."""
         return (*self.active.items(), *self.previous.items())
+
+    def is_as(self, other: "Installed") -> bool:
+        """Tell whether the same runs and is kept, whatever the numbers."""
+        return (self.active, self.previous) == (other.active, other.previous)
 
     def changed_since(self, other: "Installed") -> dict[str, Slot]:
         """Return the slots that run here and did not run in another generation."""

@@ -161,6 +161,18 @@ class Slots:
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
 
+    def agree(self, installed: Installed) -> bool:
+        """Tell whether all that runs was approved with the very releases that run beside it."""
+        try:
+            return all(
+                installed.active.get(component, slot).version == needed
+                or component not in installed.active
+                for model, slot in installed.active.items()
+                for component, needed in self.release(model, slot)[0].requires.components
+            )
+        except Refused:  # what is damaged says nothing of it
+            return False
+
     def stage(self, release: Release, document: bytes, evidence: Mapping[str, bytes]) -> Slot:
         """Make the slot of a release whose blobs are all in the store.
 

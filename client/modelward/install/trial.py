@@ -14,6 +14,7 @@ from modelward.errors import Unavailable
 from modelward.formats.floors import Floors
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Phase, Pin, Trial
+from modelward.install import revoked as revocation
 from modelward.install.floors import FloorStore
 from modelward.install.journal import JournalStore
 from modelward.install.slots import Slots
@@ -81,6 +82,10 @@ class Trials:
         if trial is None or trial.phase is not Phase.TRIAL:
             return {}
         return self._slots.installed().changed_since(self._slots.generation(trial.good))
+
+    def to_go_back_to(self) -> Mapping[str, Slot]:
+        """Return what runs by model if a trial fails."""
+        return self._installed_and_good(self.journal)[1].active
 
     def until(self, now: datetime) -> datetime | None:
         """Return when the soak of what is on trial is over, if the device runs on; None if none is.
@@ -203,6 +208,7 @@ class Trials:
         *,
         confirmed: bool,
         kept: Mapping[str, Slot] | None = None,
+        revoked: Collection[str] = (),
     ) -> Installed:
         """Make releases the running ones, all at once.
 
@@ -215,18 +221,24 @@ class Trials:
                 be done, unless others are on trial.
             kept: Releases that ran here before, to go back to, whatever becomes of a trial, from
                 such as were revoked, which are not kept.
+            revoked: Digests of releases that are revoked. None is kept; a trial goes back to one
+                only if nothing else is here.
         """
         journal = replace(self.journal, probing={})
         kept = kept or {}
         installed, good = self._installed_and_good(journal)
+        revoked = revocation.forsaken(installed, good).union(revoked)
         back = good.going_back(kept)
         others = _without(installed.changed_since(good), {**kept, **slots})
+        on_trial = {**others, **slots}
         if confirmed and not others:
-            following = replace(back.with_releases(slots), number=installed.number + 1)
+            following = back.with_releases(slots, revoked)
+            following = replace(following, number=installed.number + 1)
             trial = self._trial(Phase.COMMITTING, good, following, 0)
         else:
+            back = revocation.to_go_back_to(self._slots, back, on_trial, revoked)
             good = self._prepared_good(good, back, installed)
-            following = _on_trial(good, installed, {**others, **slots})
+            following = _on_trial(good, installed, on_trial, revoked)
             trial = self._trial(Phase.TRIAL, good, following, soak)
             if others and journal.trial:
                 trial = _joined(self._looked_at(journal.trial), trial, alone=not slots)
@@ -234,6 +246,24 @@ class Trials:
         self._journals.save(replace(journal, trial=trial))
         self._slots.switch(following.number)
         return following
+
+    def drop(self, revoked: Collection[str]) -> bool:
+        """Keep nothing that is revoked, nor let a trial go back to it, where that can be.
+
+        What runs stays. As after `switch`, `commit` remains to be done unless something is on
+        trial.
+
+        Returns:
+            Whether there was anything to do.
+        """
+        installed, good = self._installed_and_good(self.journal)
+        on_trial = installed.changed_since(good)
+        back = revocation.to_go_back_to(self._slots, good, on_trial, revoked)
+        found = revocation.forsaken(installed, good).union(revoked)
+        if back.is_as(good) and back.with_releases(on_trial, found).is_as(installed):
+            return False
+        self.switch({}, 0, confirmed=True, revoked=revoked)
+        return True
 
     def _trial(self, phase: Phase, good: Installed, following: Installed, soak: int) -> Trial:
         numbers = (good.number, following.number)
@@ -252,7 +282,7 @@ class Trials:
         It is made beside the one that was good: a trial that fails must not undo them.
         """
         changed = replace(changed, number=installed.number + 1)
-        if not changed.changed_since(good):
+        if changed.is_as(good):
             return good
         self._slots.prepare(changed)
         return changed
@@ -333,9 +363,10 @@ class Trials:
         if trial is None:
             following = installed.with_releases(slots)
         else:
+            revoked = revocation.forsaken(installed, good)
             good = self._prepared_good(good, good.with_releases(slots), installed)
             on_trial = _without(installed.changed_since(good), slots)
-            following = _on_trial(good, installed, on_trial)
+            following = _on_trial(good, installed, on_trial, revoked)
             trial = replace(trial, good=good.number, generation=following.number)
         pins = {model: Pin(slot, since, reason) for model, slot in slots.items()}
         self._slots.prepare(following)
@@ -419,10 +450,12 @@ def _without(slots: Mapping[str, Slot], others: Collection[str]) -> dict[str, Sl
     return {model: slot for model, slot in slots.items() if model not in others}
 
 
-def _on_trial(good: Installed, installed: Installed, slots: Mapping[str, Slot]) -> Installed:
+def _on_trial(
+    good: Installed, installed: Installed, slots: Mapping[str, Slot], revoked: Collection[str]
+) -> Installed:
     """Return the next generation: the good one, but for releases on trial."""
     number = max(good.number, installed.number) + 1
-    return replace(good.with_releases(slots), number=number)
+    return replace(good.with_releases(slots, revoked), number=number)
 
 
 def _joined(before: Trial, trial: Trial, *, alone: bool) -> Trial:
