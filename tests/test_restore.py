@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from modelward import restore, scan
 from modelward.errors import Refused, Unavailable
+from modelward.formats.journal import Phase
 from modelward.install import fsops, syscalls
 from modelward.install.slots import Installed
 from tests.install.site import MODEL, Site, chain
@@ -107,6 +109,22 @@ def test_what_ran_is_told_from_slots_if_generations_are_gone_too(site: Site) -> 
         site.trials.recover(site.now)
     assert restore.current(site.device)
     assert site.versions() == ("2.0.0", "1.0.0")
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_trial_is_forgotten_if_generations_are_gone(site: Site, phase: Phase) -> None:
+    try_out(site)
+    journal = site.trials.journal
+    site.trials._journals.save(replace(journal, trial=replace(journal.trial, phase=phase)))
+    shutil.rmtree(site.state / "generations")
+    restore.notes(site.device)
+    site.trials.recover(site.now)
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.trials.journal.trial is None
+    assert not site.problems()
+    try_out(site)
+    assert site.versions() == ("3.0.0", "2.0.0")
+    assert site.trials.roll_back("no good", site.now).active[MODEL].version == "2.0.0"
 
 
 def test_where_nothing_is_left_releases_are_installed_anew(site: Site) -> None:

@@ -168,7 +168,9 @@ def _tell_from_slots(device: Device, problem: Refused) -> None:
         for model, slots in found.items()
         if (older := [slot for slot in slots if slot.counter < active[model].counter])
     }
-    number = max(device.slots.generations(), default=0) + 1
+    trial = device.trials.journal.trial
+    known = (trial.good, trial.generation) if trial else ()  # it must not be taken for one of these
+    number = max(*device.slots.generations(), *known, 0, 0) + 1
     device.slots.prepare(Installed(number, active, previous))
     device.slots.switch(number)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from modelward.errors import Unavailable
+from modelward.errors import Refused, Unavailable
 from modelward.formats.floors import Floors
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Phase, Pin, Trial
@@ -166,9 +166,17 @@ class Trials:
         if installed.number != trial.generation:
             # Cut before a switch that was to supersede what is on trial: that goes on.
             trial = replace(trial, phase=Phase.TRIAL, generation=installed.number)
+        if trial.phase is Phase.TRIAL and self._is_lost(trial, installed):
+            return replace(journal, trial=None)
         if trial.phase is Phase.TRIAL and trial.boot != self._boot():
             trial = replace(self._looked_at(trial), starts=trial.starts + 1, seen=False)
         return replace(journal, trial=trial)
+
+    def _is_lost(self, trial: Trial, installed: Installed) -> bool:
+        """Tell whether nothing is on trial any more: what ran was told without it (`restore`)."""
+        with contextlib.suppress(Refused):
+            return not installed.changed_since(self._slots.generation(trial.good))
+        return False
 
     def _carry_on(self, journal: Journal, now: datetime) -> Recovered:
         """Do what the journal says is to be done."""
