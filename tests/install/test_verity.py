@@ -1,6 +1,8 @@
 """fs-verity: what the kernel answers, and what it means that it does not."""
 
 import errno
+import os
+import stat
 import struct
 
 from modelward.install import fsops, syscalls, verity
@@ -51,3 +53,30 @@ def test_on_already(tmp_path, monkeypatch):
     monkeypatch.setattr(syscalls, "enable_verity", already)
     (tmp_path / "file").touch()
     assert fsops.enable_verity(tmp_path / "file")
+
+
+def test_a_file_that_its_owner_may_not_write_to(tmp_path, monkeypatch):
+    """The kernel asks for leave to write. Seen on a real one in tests/vm."""
+    path, asked = tmp_path / "file", []
+    path.touch(0o444)
+
+    def kernel(descriptor: int) -> None:
+        asked.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        if not asked[-1] & stat.S_IWUSR:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(syscalls, "enable_verity", kernel)
+    assert fsops.enable_verity(path)
+    assert asked == [0o444, 0o644]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
+def test_no_room_for_the_hashes(tmp_path, monkeypatch):
+    """It works without."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(syscalls, "enable_verity", full)
+    (tmp_path / "file").touch()
+    assert not fsops.enable_verity(tmp_path / "file")

@@ -10,12 +10,13 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from modelward.errors import Busy, Gate, Unavailable, UsageError
-from modelward.install import syscalls
+from modelward.install import syscalls, verity
 from modelward.install.owner import check_owner
 
 WRITE = 256 << 10  # bytes per write to the page cache
@@ -23,6 +24,8 @@ TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 _NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
+# Somebody writes to it, or it is another's; and the kernel's tree of hashes takes room, too.
+_NO_VERITY = (*_NO_CLONE, errno.ETXTBSY, errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_directory(path: Path) -> None:
@@ -158,17 +161,30 @@ def enable_verity(path: Path) -> bool:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        syscalls.enable_verity(descriptor)
+        if verity.measure(descriptor) is not None:
+            return True
+        _enable_verity(descriptor, path)
         syscalls.sync(descriptor)
     except OSError as error:
-        if error.errno == errno.EEXIST:
-            return True
-        if error.errno not in (*_NO_CLONE, errno.ETXTBSY, errno.EACCES, errno.EROFS):
+        if error.errno not in (*_NO_VERITY, errno.EEXIST):
             raise
-        return False
+        return error.errno == errno.EEXIST
     finally:
         os.close(descriptor)
     return True
+
+
+def _enable_verity(descriptor: int, path: Path) -> None:
+    try:
+        syscalls.enable_verity(descriptor)
+    except PermissionError:
+        # Only who may write may see to it that nobody ever writes again.
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        syscalls.change_mode(path, mode | stat.S_IWUSR)
+        try:
+            syscalls.enable_verity(descriptor)
+        finally:
+            syscalls.change_mode(path, mode)
 
 
 def switch(path: Path, target: str) -> None:
