@@ -49,6 +49,9 @@ crash: $(INSTALLED) ## Kill and cut the power at every system call, on ext4 and 
 	$(BIN)/pytest tests/crash -n $(JOBS) -m slow
 	$(BIN)/python -m tests.crash.power $(ARGS)
 
+vm: $(INSTALLED) ## Debian 12 in a virtual machine: systemd, fs-verity, power cuts (root)
+	$(BIN)/pytest tests/vm -s -m slow $(ARGS)
+
 fuzz: $(INSTALLED) ## Run the property tests for much longer
 	$(BIN)/pytest -n $(JOBS) -m fuzz --hypothesis-profile=fuzz --timeout=1800 $(ARGS)
 
@@ -84,7 +87,7 @@ lock: ## Resolve requirements.lock anew; tool.uv.exclude-newer sets as of which 
 
 clean: ## Remove what tools and builds left behind; .venv stays
 	rm -rf .hypothesis .import_linter_cache .grimp_cache .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .venv-lock .venv-interop .venv-bench build dist client/dist repo_tools/dist
+	rm -rf .vm .venv-lock .venv-interop .venv-bench build dist client/dist repo_tools/dist
 	find client repo_tools examples tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Wheels only and hashes required, so that setting up runs no package's own build script.

@@ -1,20 +1,14 @@
 """A device can install the client alone: its wheel, the dependencies that names, nothing more."""
 
-import importlib.metadata
 import json
-import shutil
-import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
-from tests.simulator.world import MODEL, World, clean_environment
+from tests.simulator.world import MODEL, LenientWorld
+from tests.wheels import build_wheel, closure, copy_dependencies, install, run
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"client": "modelward", "repo_tools": "modelward_repo"}
@@ -34,25 +28,11 @@ print(json.dumps([
 """
 
 
-class LenientWorld(World):
-    """A world whose devices need no runtime: a client alone brings none."""
-
-    def policy(self) -> str:
-        """Return the trust policy, which does not demand that a model is run before it is used."""
-        demanding = super().policy()
-        lenient = demanding.replace("required = true", "required = false")
-        assert lenient != demanding
-        return lenient
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both wheels, by folder."""
     place = tmp_path_factory.mktemp("wheels")
-    for folder in PACKAGES:
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
-        run([*command, "--outdir", place / folder, ROOT / folder], place)
-    return {folder: next((place / folder).glob("*.whl")) for folder in PACKAGES}
+    return {folder: build_wheel(ROOT / folder, place) for folder in PACKAGES}
 
 
 @pytest.mark.parametrize("folder", PACKAGES)
@@ -92,69 +72,10 @@ def test_client_alone_in_a_clean_environment(wheels, tmp_path):
 
 
 def make_environment(place: Path, wheel: Path) -> Path:
-    """Return the Python of an environment with a wheel and what it demands.
-
-    The dependencies are copied from the environment that runs this test, where they are as
-    requirements.lock has them: so no index is needed, and no version is another one.
-    """
+    """Return the Python of an environment with a wheel and what it demands."""
     run([sys.executable, "-m", "venv", "--without-pip", place], place.parent)
     python = place / "bin/python"
     (packages,) = place.glob("lib/python*/site-packages")
-    for name in closure(wheel):
-        distribution = importlib.metadata.distribution(name)
-        for file in distribution.files or ():
-            if ".." not in file.parts and file.suffix != ".pyc":
-                target = packages / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(distribution.locate_file(file), target)
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index"]
-    run([*pip, "--no-deps", "--disable-pip-version-check", wheel], place)
+    copy_dependencies(wheel, packages)
+    install(wheel, python)
     return python
-
-
-def closure(wheel: Path) -> set[str]:
-    """Return what a wheel demands, and what that demands, as pip would find it out."""
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        metadata = Parser().parsestr(archive.read(name).decode())
-    found: set[str] = set()
-    waiting = list(wanted(metadata.get_all("Requires-Dist", [])))
-    seen = set()
-    while waiting:
-        requirement = waiting.pop()
-        if str(requirement) in seen:
-            continue
-        seen.add(str(requirement))
-        found.add(canonicalize_name(requirement.name))
-        inner = importlib.metadata.requires(requirement.name) or []
-        waiting += wanted(inner, requirement.extras)
-    return found
-
-
-def wanted(
-    lines: list[str], extras: set[str] | frozenset[str] = frozenset()
-) -> Iterator[Requirement]:
-    """Yield the requirements that apply here."""
-    for line in lines:
-        requirement = Requirement(line)
-        marker = requirement.marker
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in (*extras, "")):
-            yield requirement
-
-
-def run(command: list[object], folder: Path) -> str:
-    """Run a command that must succeed, away from this checkout, and return what it printed."""
-    environment = {
-        name: value for name, value in clean_environment().items() if not name.startswith("PYTHON")
-    }
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env=environment,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=100,
-    )
-    assert done.returncode == 0, done
-    return done.stdout
