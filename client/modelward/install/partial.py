@@ -34,6 +34,7 @@ JOURNAL = ".journal"
 MODE = 0o600  # of a file that is being written
 SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
 _CAP = 64 << 20  # bytes of a journal that are read
+_RECENT = 8  # parts: one is asked for at a time, and the last ones may have failed
 _WRITTEN = frozenset(("wrote", "checked"))
 Parts = list[tuple[int, int]]  # of a file, as (start, stop), in order and apart
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -205,12 +206,11 @@ def asked_for(journal: str, boot: str, length: int, here: Parts) -> Parts:
         here: The parts that are there.
     """
     _, begun, since = journal.rpartition(f"boot {boot}\n")
+    asked = [line for line in since.split("\n")[:-1] if line.startswith("coming ")] if begun else []
     found: set[tuple[int, int]] = set()
-    for line in since.split("\n")[:-1] if begun else ():
+    for line in asked[-_RECENT:]:
         match line.split(" "):
-            case ["coming", first_text, last_text] if (
-                first_text.isdecimal() and last_text.isdecimal()
-            ):
+            case [_, first_text, last_text] if first_text.isdecimal() and last_text.isdecimal():
                 found.add((int(first_text), int(last_text)))
     coming: Parts = []
     for first, last in sorted(found):
