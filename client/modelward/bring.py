@@ -15,11 +15,10 @@ from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import space
 from modelward.transfer.carry_out import Carried, Carrier, Share
-from modelward.transfer.fetch import SMALL
 from modelward.transfer.patch import METHODS
 from modelward.transfer.plan import Limits
 from modelward.transfer.planner import Planner
-from modelward.transfer.sources import Sources
+from modelward.transfer.sources import SMALL, Sources
 
 
 class Watch(Protocol):

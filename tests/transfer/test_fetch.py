@@ -19,9 +19,9 @@ from modelward.errors import Gate, Refused, Unavailable
 from modelward.install.partial import Partial
 from modelward.install.store import Store
 from modelward.transfer.board import Board
-from modelward.transfer.fetch import SMALL, fetch_blob, fetch_small
+from modelward.transfer.fetch import fetch_blob, fetch_small
 from modelward.transfer.pieces import PIECE
-from modelward.transfer.sources import Kind, Sources, blob_path
+from modelward.transfer.sources import SMALL, Kind, Sources, blob_path
 from tests.transfer import serving as faults
 from tests.transfer.fakes import FakeSource
 from tests.transfer.serving import BlobServer, blob_of, index_of, serving, some_data
@@ -148,6 +148,25 @@ def test_small_but_slow_is_judged_by_its_rate():
         pytest.raises(Unavailable, match=r"longer than 0\.5 seconds"),
     ):
         sources.fetch("metadata/timestamp.json", len(data))
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_what_is_read_whole_and_slowly_can_be_stopped(stop):
+    """A chunk index of megabytes, on a poor link."""
+    data = some_data(3 * SMALL)
+    server = BlobServer(data, rate=1e6)
+
+    def go_on() -> None:
+        if stop and server.sent > SMALL:
+            raise Unavailable("it is day")
+
+    with serving(server) as sources:
+        if not stop:
+            assert sources.fetch_blob(blob_of(data), go_on) == data
+            return
+        with pytest.raises(Unavailable, match="day"):
+            sources.fetch_blob(blob_of(data), go_on)
+    assert server.sent < 2 * SMALL
 
 
 def test_source_that_is_no_server(store):

@@ -22,7 +22,7 @@ from modelward.transfer.fetch import Progress
 from modelward.transfer.plan import How, Step, Way
 from modelward.transfer.planner import Planner, Shelf, patiently
 from modelward.transfer.shelf import Partial
-from modelward.transfer.sources import Sources
+from modelward.transfer.sources import SMALL, Sources
 
 BLOCK = 1 << 20  # bytes
 READ = 256 << 10  # bytes of a patch at a time
@@ -146,6 +146,7 @@ class Carrier:
             except (Refused, Unavailable) as error:
                 if way.how is How.WHOLE or error is self._stopped:
                     raise
+                self._go_on()  # no way is to blame for that it is not to be gone on
                 self.tell(f"{_named(way)} did not do, another way is taken: {error.reason}")
                 failed.add(way.patch.blob if way.patch else _blob_of(way.index))
                 step = planner.without(step.blob, frozenset(failed))
@@ -167,7 +168,7 @@ class Carrier:
         if way.patch is not None:
             self._by_patch(blob, way.patch, planner)
             return
-        if way.index is not None and blob.length > fetch.SMALL:
+        if way.index is not None and blob.length > SMALL:
             self._copy_local(blob, way)
         self._fetch(blob, way.index)
 

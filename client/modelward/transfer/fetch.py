@@ -21,9 +21,17 @@ from modelward.transfer import one_stream, pieces
 from modelward.transfer.board import WINDOW, Board, Connection
 from modelward.transfer.pieces import PIECE, Attempt, Piece
 from modelward.transfer.shelf import Partial, Shelf
-from modelward.transfer.sources import Kind, Reader, Sources, Standing, at_fetch, rather, wrong
+from modelward.transfer.sources import (
+    SMALL,
+    Kind,
+    Reader,
+    Sources,
+    Standing,
+    at_fetch,
+    rather,
+    wrong,
+)
 
-SMALL = 64 << 10  # bytes of blobs that are fetched in one go, without threads
 TICK = 0.1  # seconds between two looks at how far things are
 PARTING = 0.1  # seconds: for a receiver that is done to end, and what it holds with it
 MOST = 2  # times the blob's length, after which a connection that keeps failing is not forgiven

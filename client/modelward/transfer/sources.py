@@ -21,6 +21,7 @@ from modelward.transfer.pace import Clock, Patience, Sleep
 
 # Where in a repository TUF's metadata, its targets, the transparency log, and blobs are.
 METADATA, TARGETS, LOG, BLOBS = "metadata/", "targets/", "log/", "blobs/"
+SMALL = 64 << 10  # bytes of blobs that are fetched in one go
 LOOK = 1.0  # seconds between two looks at whether to go on, while a source is waited for
 ADVICE = "that server is broken or hostile: use another mirror"
 
@@ -202,7 +203,8 @@ class Sources:
 
         Args:
             blob: What.
-            go_on: Called now and then while busy sources are waited for; may raise to stop.
+            go_on: Called now and then, while it arrives and while busy sources are waited for; may
+                raise to stop.
 
         Raises:
             Refused: A source delivered something else, and no other the right bytes.
@@ -211,7 +213,10 @@ class Sources:
 
         def ask(source: Source) -> bytes:
             try:
-                data = source.fetch(blob_path(blob.sha256), blob.length)
+                if go_on and blob.length > SMALL:
+                    data = _read(source, blob, go_on)
+                else:
+                    data = source.fetch(blob_path(blob.sha256), blob.length)
             except TooLong as error:
                 raise wrong(source.name, f"more than {blob.length} bytes") from error
             _check(source.name, data, blob)
@@ -438,6 +443,20 @@ def rather(first: Unavailable | None, error: Unavailable) -> Unavailable:
     if first is None or (first.again is None and error.again is not None):
         return error
     return first
+
+
+def _read(source: Source, blob: Blob, go_on: Callable[[], None]) -> bytes:
+    """Return a blob that may take a while."""
+    data = bytearray(blob.length)
+    view, filled = memoryview(data), 0
+    reader = source.open(blob, 0, blob.length)
+    try:
+        while count := reader.readinto(view[filled:] or memoryview(bytearray(1))):
+            filled += count
+            go_on()
+    finally:
+        reader.close()
+    return bytes(view[:filled])
 
 
 def _check(name: str, data: bytes, blob: Blob) -> None:
