@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from modelward import activate
+from modelward import activate, scan
 from modelward.config import from_settings, load, merged
 from modelward.device import Device
 from modelward.errors import ExitCode, Gate, RolledBack
@@ -360,6 +360,35 @@ def test_gc(world, run):
     assert not stray.exists()
     assert run("gc") == {"outcome": "collected", "paths": [], "freed": 0}
     assert run("verify")["outcome"] == "intact"
+
+
+def scanned_while(world, act, left):
+    """Return what is found by a scan during which, with so many bytes left, something is done."""
+    acted = []
+
+    def progress(done, total):
+        if not acted and total - done <= left:
+            acted.append(act())
+
+    found = scan.scan(Device(load(world.device, {})), (), progress)
+    assert acted
+    return found
+
+
+def test_what_a_trial_ends_while_it_is_verified_is_no_damage(world, run):
+    """`verify` by hand holds no lock."""
+    health(world, soak="1h")
+    world.publish("1.2.0")
+    run("update")
+    found = scanned_while(world, lambda: run("confirm"), 1 << 30)
+    assert found.damage == ()
+    assert [slot.version for _, slot in found.slots] == ["1.2.0", "1.1.0"]
+
+
+def test_what_nothing_needs_and_is_removed_meanwhile_is_no_damage(world, run):
+    for data in (b"stray", b"other"):
+        (world.device / "store" / digest(data)).write_bytes(data)
+    assert scanned_while(world, lambda: run("gc"), len("stray")).damage == ()
 
 
 def test_component_that_is_held_stops_what_needs_another(world, run):

@@ -114,20 +114,24 @@ def scan(device: Device, models: Sequence[str], progress: Progress) -> Scanned:
         for model in models:
             if model not in installed.active:
                 raise UsageError(f"no model {model!r} is installed", "see `modelward status`")
-        found = _scan(device, installed, models, progress)
-        # An update that came between has moved things, and damaged nothing.
-        if not found.damage or installed_on(device) == installed:
+        kept = kept_slots(device, installed)
+        found = _scan(device, installed, kept, models, progress)
+        # An update that came between, or the end of a trial, moved things and damaged nothing.
+        if not found.damage:
+            return found
+        now = installed_on(device)
+        if (now, kept_slots(device, now)) == (installed, kept):
             return found
 
 
 def _scan(
-    device: Device, installed: Installed, models: Sequence[str], progress: Progress
+    device: Device,
+    installed: Installed,
+    kept: Sequence[tuple[str, Slot]],
+    models: Sequence[str],
+    progress: Progress,
 ) -> Scanned:
-    slots = tuple(
-        (model, slot)
-        for model, slot in kept_slots(device, installed)
-        if not models or model in models
-    )
+    slots = tuple((model, slot) for model, slot in kept if not models or model in models)
     reader = _Reader(device.config.state, progress)
     if not models:
         reader.expect(device.store.path(digest) for digest in device.store.digests())
@@ -257,13 +261,16 @@ def _blob_damage(
 ) -> Iterable[Damage]:
     here = set()
     for digest in device.store.digests():
-        here.add(digest)
         path = str(device.store.path(digest).relative_to(device.config.state))
+        here.add(digest)
         try:
             if reader.digest(path) == digest:
                 reader.found(digest, path)
                 continue
             problem = "is not what its name says"
+        except FileNotFoundError:  # nothing needed it any more; or it is found missing below
+            here.remove(digest)
+            continue
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
         yield Damage(Part.BLOB, path, problem)
@@ -316,6 +323,8 @@ def _file_damage(device: Device) -> Iterable[Damage]:
     for part, names, parse, required in groups:
         is_kept = required or any(os.path.lexists(state / name) for name in names)
         for name in names if is_kept else ():
+            if part is Part.METADATA and not os.path.lexists(state / name):
+                continue  # an update removed it since it was listed
             problem = _problem(state, name, parse)
             if problem:
                 yield Damage(part, name, problem)
