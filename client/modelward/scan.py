@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal
 from modelward.formats.log_state import LogState
 from modelward.install import floors, hashing, journal, log_state
-from modelward.install.opened import Folder, look
+from modelward.install.opened import Folder, files_below, look
 from modelward.trust.repository import check_root
 
 Progress = Callable[[int, int], None]  # told how many bytes of how many are hashed
@@ -138,7 +138,7 @@ def _scan(
     reader.expect(
         path
         for model, slot in slots
-        for path in _files_below(device.slots.directory(model, slot) / "files")
+        for path in files_below(device.slots.directory(model, slot) / "files")
     )
     damage = [found for model, slot in slots for found in _slot_damage(device, model, slot, reader)]
     if not models:
@@ -240,20 +240,12 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
     folder = device.config.state / place
     known = {file.path for file in release.files}
     unread: list[OSError] = []
-    for found in sorted(_files_below(folder, unread.append)):
+    for found in sorted(files_below(folder, unread.append)):
         name = str(found.relative_to(folder))
         if name not in known:
             yield damaged(name, "does not belong to the release")
     for each in unread:
         yield damaged(os.path.relpath(each.filename, folder), f"cannot be read: {each.strerror}")
-
-
-def _files_below(folder: Path, unread: Callable[[OSError], object] | None = None) -> Iterator[Path]:
-    """Yield everything below a folder but folders; tell of those that cannot be read."""
-    for place, folders, files in os.walk(folder, onerror=unread):
-        inside = Path(place)
-        yield from (inside / name for name in files)
-        yield from (inside / name for name in folders if (inside / name).is_symlink())
 
 
 def _blob_damage(

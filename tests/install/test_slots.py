@@ -1,5 +1,6 @@
 """Slots, generations and the one switch: old or new, never neither."""
 
+import errno
 import os
 import shutil
 import time
@@ -149,6 +150,18 @@ def overwrite(path: Path, content: bytes = b"poison") -> None:
 def test_problems(installed, tamper, found):
     tamper(installed.file("model.onnx").resolve())
     assert installed.problems() == [found]
+
+
+def test_a_folder_that_the_disk_lost_is_a_problem(installed, monkeypatch):
+    list_folder = os.scandir
+
+    def scandir(path="."):
+        if str(path).endswith("/a/b"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert installed.problems() == [("a/b", "cannot be read: Input/output error")]
 
 
 def test_descriptors_do_not_leak(installed):

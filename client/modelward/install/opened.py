@@ -7,6 +7,7 @@ read: a pipe would make the reader wait for ever, a device would never end (atta
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -123,6 +124,19 @@ def open_file(folder: Path, path: str) -> BinaryIO:
     """Open a regular file below a folder for reading; see `Folder.open`."""
     with Folder(folder) as opened:
         return os.fdopen(opened.open(path), "rb")
+
+
+def files_below(folder: Path, unread: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """Yield everything below a folder but folders; links are not followed.
+
+    Args:
+        folder: The folder.
+        unread: Is told of each folder that cannot be read, whose files are left out.
+    """
+    for place, folders, files in os.walk(folder, onerror=unread):
+        inside = Path(place)
+        yield from (inside / name for name in files)
+        yield from (inside / name for name in folders if (inside / name).is_symlink())
 
 
 def _regular(descriptor: int) -> int:

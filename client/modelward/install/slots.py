@@ -26,7 +26,7 @@ from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import alarms, fsops, seals
 from modelward.install.journal import JournalStore
-from modelward.install.opened import Folder, same_content
+from modelward.install.opened import Folder, files_below, same_content
 from modelward.install.store import Store
 
 STALE = 3600.0  # seconds after which nobody is still writing a small file
@@ -245,10 +245,13 @@ class Slots:
                     yield file.path, f"cannot be read: {error.strerror}"
         folder = self.directory(model, slot) / "files"
         known = {file.path for file in release.files}
-        for path in sorted(folder.rglob("*")):
+        unread: list[OSError] = []
+        for path in sorted(files_below(folder, unread.append)):
             name = str(path.relative_to(folder))
-            if (path.is_symlink() or not path.is_dir()) and name not in known:
+            if name not in known:
                 yield name, "does not belong to the release"
+        for each in unread:
+            yield os.path.relpath(each.filename, folder), f"cannot be read: {each.strerror}"
 
     def _open(self, model: str, slot: Slot) -> Folder:
         folder = Folder(self._root)
