@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from modelward import fastpath
+from modelward import fastpath, update
 from modelward.errors import ExitCode, Gate
 from modelward.formats.release import Requirements
 from modelward.install import fsops
@@ -386,3 +386,32 @@ def test_exit_code_of_wrong_usage(world, tmp_path):
     elsewhere = World(tmp_path, world.home)
     assert elsewhere.client("update").code == ExitCode.USAGE
     assert world.client("explain", None, "no-such-model").code == ExitCode.USAGE
+
+
+def test_a_file_that_was_changed_after_it_was_fetched_is_not_installed(world, monkeypatch):
+    """Attack row 29: its times are set back, so that nobody seems to have touched it."""
+    real = update._look_inside
+
+    def tamper(examined, store, watch):
+        real(examined, store, watch)
+        for item in examined.values():
+            for file in item.release.files:
+                path = store.path(file.blob.sha256)
+                status = path.stat()
+                path.chmod(0o644)
+                path.write_bytes(bytes(status.st_size))
+                path.chmod(0o444)
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    monkeypatch.setattr(update, "_look_inside", tamper)
+    world.publish("1.1.0")
+    with world.serve() as server:
+        refused = world.client_here("update", server)
+    assert refused.code == ExitCode.REFUSED
+    assert refused.json["gate"] == Gate.INSTALL.label
+    assert "is not the file that was approved" in refused.json["reason"]
+    assert world.read_model()[0] == "1.0.0"
+    monkeypatch.undo()
+    with world.serve() as server:
+        assert world.client_here("update", server).code == ExitCode.DONE
+    assert world.read_model() == ("1.1.0", world.offered)

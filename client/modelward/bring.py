@@ -135,7 +135,8 @@ def carry_out(
         share: Brings a file together with neighbours, where that costs less.
 
     Returns:
-        How they were come by; and how each looked, by digest, when it had been verified.
+        How they were come by; and how each looked, by digest, when it had been verified, of those
+        of which every write since shows.
 
     Raises:
         Refused: Something else was delivered.
@@ -158,8 +159,8 @@ def carry_out(
         share=share,
         connections=device.config.transfer.connections,
     )
-    proven = {blob.sha256: device.store.look(blob.sha256) for blob in carrier.carry_out(planner)}
-    return carrier.carried, proven
+    found = {blob.sha256: device.store.look(blob.sha256) for blob in carrier.carry_out(planner)}
+    return carrier.carried, {digest: look for digest, look in found.items() if look is not None}
 
 
 def _going_on(device: Device, sources: Sources) -> Callable[[], None]:

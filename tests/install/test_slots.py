@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import Gate, Refused
-from modelward.install.opened import open_file
+from modelward.install.opened import Folder, open_file
 from modelward.install.slots import Installed, Slot
 from tests.install.site import MODEL, Site, chain
 
@@ -246,7 +246,8 @@ def test_slot_is_named_by_what_it_holds():
 def test_file_that_was_just_verified_is_not_hashed_again_unless_somebody_wrote_to_it(site):
     item = chain("1.0.0", 1)
     slot = site.stage(item)
-    proven = {file.blob.sha256: site.store.look(file.blob.sha256) for file in item.release.files}
+    with Folder(site.state / "store") as folder:
+        proven = {file.blob.sha256: folder.look(file.blob.sha256) for file in item.release.files}
     path = site.store.path(item.release.files[0].blob.sha256)
     status = path.stat()
     path.chmod(0o600)

@@ -11,7 +11,8 @@ from typing import BinaryIO
 from modelward.formats.release import Blob, ReleaseFile
 from modelward.formats.seal import Look
 from modelward.install import fsops
-from modelward.install.opened import Folder
+from modelward.install.file_system import make_writes_show
+from modelward.install.opened import Folder, look
 from modelward.install.partial import FOLDER, JOURNAL, Partial
 from modelward.trust.model_format import Reader
 
@@ -95,10 +96,14 @@ class Store:
         paths = sorted(folder.iterdir()) if folder.is_dir() else []
         return [(path.name.removesuffix(JOURNAL), path) for path in paths]
 
-    def look(self, sha256: str) -> Look:
-        """Return how a blob that is here looks on disk."""
+    def look(self, sha256: str) -> Look | None:
+        """Return how a blob that is here looks on disk; None if a write to it might not show."""
         with Folder(self._root) as folder:
-            return folder.look(sha256)
+            descriptor = folder.open(sha256)
+        try:
+            return look(descriptor) if make_writes_show(descriptor) else None
+        finally:
+            os.close(descriptor)
 
     def link(self, blob: Blob, copy: Path) -> None:
         """Take an intact copy, by hard link, for a blob that is missing or damaged."""
