@@ -375,6 +375,17 @@ def test_liar_is_asked_for_no_piece_again_by_another_connection(store):
     assert len(liar.ranges) == 1
 
 
+def test_neighbour_that_lies_wastes_one_piece_however_many_connections_there_are(store):
+    liar, honest = BlobServer(DATA, always=faults.corrupt(0.1)), BlobServer(DATA, rate=4e6)
+    with serving(liar, honest) as sources:
+        near, far = (standing.source for standing in sources.for_blobs())
+        near.kind = Kind.NEIGHBOUR
+        both = Sources([near, far], sources.patience)
+        fetch_blob(both, BLOB, store, index_of(DATA), connections=8)
+        assert list(both.banned()) == [liar.url]
+    assert len(liar.ranges) == 1
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_index_that_lies_is_dropped(store, count):
     """To go by it, every source lies about the last chunk."""

@@ -199,10 +199,15 @@ class _Bringing:
         return [each for each in usable if each.ranges] or usable
 
     def _connections(self, standings: Sequence[Standing]) -> list[Standing]:
+        """Return a source for each connection. Each could waste a piece: one to a neighbour."""
         return [
             standing
             for standing in standings
-            for _ in range(self.connections if standing.ranges else 1)
+            for _ in range(
+                self.connections
+                if standing.ranges and standing.source.kind is not Kind.NEIGHBOUR
+                else 1
+            )
         ]
 
 
