@@ -17,8 +17,8 @@ class HealthSettings:
         timeout: Seconds that loading and running the model, and the command, may each take.
         memory: Bytes of memory that the process which tries a model may take.
         soak: Seconds that a new model stays on trial before the update is committed.
-        isolated: Whether to roll back where the process that tries a model cannot be cut off from
-            the network.
+        isolated: Whether to install nothing where the process that tries a model cannot be cut off
+            from the network.
         user: Whom that process becomes where the updater is root.
     """
 
