@@ -134,6 +134,20 @@ def test_revoked_release_goes_back_to_the_kept_one(world, run):
     assert run("update")["running"] == {MODEL: "1.2.0"}
 
 
+@pytest.mark.parametrize("folder", ["store", "tuf"])
+def test_rollback_needs_no_disk_that_is_away(world, run, folder):
+    away = world.place / "disk"
+    (world.device / folder).rename(away)
+    (world.device / folder).symlink_to(world.place / "elsewhere")
+    refused = run("update", code=ExitCode.REFUSED)
+    assert "is a link to" in refused["reason"]
+    run("rollback")
+    assert version(world) == "1.0.0"
+    (world.device / folder).unlink()
+    away.rename(world.device / folder)
+    assert run("update")["outcome"] == "unchanged"
+
+
 def unfit(*_arguments: object) -> str:
     raise RolledBack("it crashed")
 

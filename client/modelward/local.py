@@ -146,7 +146,7 @@ def collect(device: Device, *, dry_run: bool) -> Garbage:
 def _held(device: Device) -> Iterator[datetime]:
     """Hold the device's lock, with whatever was interrupted finished or undone."""
     with fsops.lock(device.config.state / "lock"):
-        restore.notes(device)
+        restore.notes(device, restore.TO_GO_BACK)
         now = clock.trusted(device.clock(), _time_floor(device))
         recovered = device.trials.recover(now)
         if recovered.rolled_back:

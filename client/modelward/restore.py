@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from modelward import proof
@@ -12,18 +12,19 @@ from modelward.errors import Gate, Refused
 from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops
 
-# Folders that everything rests on, and those without which an update goes on.
-_FOLDERS = ("generations", "slots", "store", "tuf")
+TO_GO_BACK = ("generations", "slots")  # folders that even that takes
+_FOLDERS = (*TO_GO_BACK, "store", "tuf")  # those that an update takes, and those that it does not
 _SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
 # Errors of who reads, not of what is read: nothing is lost, and nothing is to be written over.
 _OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
-def folders(device: Device) -> dict[str, str]:
+def folders(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
     """Set aside files that stand where a folder of the state directory belongs.
 
     Args:
         device: The device, whose lock the caller holds.
+        needed: The folders that must be there, if there ever were any.
 
     Returns:
         What was wrong, by path inside the state directory.
@@ -37,6 +38,8 @@ def folders(device: Device) -> dict[str, str]:
         if not os.path.lexists(place) or place.is_dir():
             continue
         if place.is_symlink() and name in _FOLDERS:
+            if name not in needed:
+                continue
             raise Refused(
                 Gate.RECOVER,
                 f"{place} is a link to {place.readlink()}, where no folder is",
@@ -47,13 +50,14 @@ def folders(device: Device) -> dict[str, str]:
     return found
 
 
-def notes(device: Device) -> dict[str, str]:
+def notes(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
     """Make the notes of what runs, and of what a trial goes back to, readable again.
 
     What they lie in comes first: see `folders`.
 
     Args:
         device: The device, whose lock the caller holds.
+        needed: As for `folders`.
 
     Returns:
         What was wrong, by path inside the state directory.
@@ -61,7 +65,7 @@ def notes(device: Device) -> dict[str, str]:
     Raises:
         Refused: It cannot be told what ran, or this process cannot read it now.
     """
-    found = {**folders(device), "current": current(device), **good(device)}
+    found = {**folders(device, needed), "current": current(device), **good(device)}
     return {path: problem for path, problem in found.items() if problem}
 
 

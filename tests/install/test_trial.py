@@ -18,8 +18,9 @@ from modelward.formats.journal import (
     Phase,
     Pin,
 )
+from modelward.formats.release import Requirements
 from modelward.install.trial import MAX_STARTS
-from tests.install.site import MODEL, Site, chain
+from tests.install.site import MODEL, Site, chain, documents
 from tests.install.test_floors import cannot_read
 
 ONE, TWO, THREE = (chain(f"{number}.0.0", number) for number in (1, 2, 3))
@@ -425,3 +426,20 @@ def test_whatever_was_interrupted_is_finished_or_undone(on_trial, phase):
     assert on_trial.versions()[0] == runs
     assert on_trial.device.floors.load().releases == {MODEL: counter}
     assert (on_trial.trials.journal.trial is None) == (phase is not Phase.TRIAL)
+
+
+def test_a_trial_goes_back_to_no_mixture_that_nobody_approved(tmp_path):
+    """What is revoked runs again if another model was approved with nothing else."""
+    site = Site(tmp_path / "state")
+    site.install(ONE)
+    site.install(TWO)
+    needs_two = replace(OTHER.release, requires=Requirements(components=((MODEL, "2.0.0"),)))
+    site.bring(OTHER)
+    staged = site.slots.stage(needs_two, needs_two.to_bytes(), documents(OTHER))
+    site.commit({"other": staged})
+    revoked = {site.slots.installed().active[MODEL].sha256}
+    for good in ("2.0.0", "1.0.0"):
+        site.trials.switch({MODEL: site.stage(THREE)}, 3600, confirmed=False, revoked=revoked)
+        site.trials.roll_back("no good", site.now)
+        assert site.versions()[0] == good
+        site.install(OTHER_TWO)  # which needs nothing
