@@ -466,7 +466,7 @@ def test_whatever_servers_do(tmp_path_factory):
     @given(
         PLANS,
         st.sampled_from([SMALL, PIECE + 1, LENGTH]),
-        st.booleans(),
+        st.sampled_from(["none", "right", "wrong"]),
         st.sampled_from([1, 1, 2, 4]),
         st.sets(st.integers(0, LENGTH // 20_000)),
         st.booleans(),
@@ -479,15 +479,18 @@ def test_whatever_servers_do(tmp_path_factory):
         keep(store, blob, data if right else bytes(length), places, 20_000)
         servers = [BlobServer(data, first, always) for first, always in plans]
         problem = None
+        honest = index_of(data, 20_000)
+        lie = replace(honest, table=index_of(data[1:] + data[:1], 20_000).table)
+        indexes = {"none": None, "right": honest, "wrong": lie}
         with serving(*servers) as sources:
             try:
-                index = index_of(data, 20_000) if indexed else None
-                fetch_blob(sources, blob, store, index, connections=connections)
+                fetch_blob(sources, blob, store, indexes[indexed], connections=connections)
             except (Refused, Unavailable) as error:
                 problem = error
         if problem is None:
             assert store.is_intact(blob)
         else:
+            assert ([], None) not in plans  # whoever is honest is believed in the end
             assert problem.gate is Gate.FETCH
             assert problem.advice
             assert not store.has(blob)
