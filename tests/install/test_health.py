@@ -1,5 +1,6 @@
 """Gate 12: what is tried before a model may run."""
 
+import resource
 import struct
 import sys
 from dataclasses import replace
@@ -183,6 +184,17 @@ def test_a_model_of_many_files(site: Site):
     """What is said of each of them is heard, up to the end."""
     files = {f"part-{number:04}-{'x' * 120}.json": b"{}" for number in range(600)}
     assert "603 files read" in probe(site, **ECHO, **files)
+
+
+def test_a_model_of_more_files_than_may_be_open(site: Site):
+    """What the administrator allows is asked for; most are started with less."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = {f"part-{number:04}.json": b"{}" for number in range(300)}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        assert "303 files read" in probe(site, **ECHO, **files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_secrets_of_the_updater_are_not_handed_on(site: Site, monkeypatch):

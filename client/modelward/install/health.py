@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pwd
+import resource
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -37,6 +38,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+SPARE = 128  # files that may be open besides those of a release
 _TELL = "tell whoever publishes this model; the model that ran before is untouched"
 _LOOK = "find out why on this device; the model that ran before is untouched"
 
@@ -121,6 +123,7 @@ def probe(release: Release, folder: Path, policy: ModelPolicy, settings: HealthS
         Unavailable: It could not be tried, which says nothing of the model.
     """
     golden = _golden(release, folder)
+    _allow_open(len(release.files) + SPARE)
     with ExitStack() as stack:
         descriptors = {
             file.path: stack.enter_context(_open(folder, file)).fileno() for file in release.files
@@ -157,6 +160,14 @@ def _golden(release: Release, folder: Path) -> Golden | None:
         return None
     with _open(folder, file) as opened:
         return Golden.parse(opened.read(file.blob.length))
+
+
+def _allow_open(count: int) -> None:
+    """Let this process have so many files open at once, or as many as its administrator allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _open(folder: Path, file: ReleaseFile) -> Any:
