@@ -235,7 +235,6 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         )
         if changes:
             watch.passed(Gate.FETCH, carried.describe())
-            # The rest of gate 8, before any parser touches a file.
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
             installed = _install(device, examined, kept, changes, now, watch, proven, visit)
         else:
@@ -390,7 +389,7 @@ def _install(  # noqa: PLR0913, PLR0917 - one call site, above
     proven: Mapping[str, Look],
     visit: Visit,
 ) -> Installed:
-    _look_inside(examined, device.store, watch)
+    _look_inside(examined, device.store, watch)  # the rest of gate 8, before any parser does
     # Till now nobody had a reason to touch them at all; staging gives them another name.
     untouched = {
         digest: seen for digest, seen in proven.items() if device.store.look(digest) == seen
