@@ -23,7 +23,7 @@ from tests.vm.machine import Machine
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a disk with Debian on it"),
     pytest.mark.skipif(image.missing() is not None, reason=str(image.missing())),
 ]
