@@ -104,14 +104,12 @@ class Worker:
     def stop(self) -> None:
         """Ask it to end at the next safe point."""
         self.told = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+        self._send(signal.SIGTERM)
 
     def pause(self) -> None:
         """Ask it to pause as soon as others may do what it does not: it keeps what it has done."""
         self.pausing = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTSTP)
+        self._send(signal.SIGTSTP)
 
     def paused(self) -> bool:
         """Tell whether it has paused. SIGCHLD comes when it does."""
@@ -123,8 +121,11 @@ class Worker:
     def resume(self) -> None:
         """Have it go on."""
         self.pausing = False
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
 
     def kill(self) -> None:
         """End it and whatever it started: an update survives that at any moment."""
