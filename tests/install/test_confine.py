@@ -10,14 +10,25 @@ import pytest
 
 BEGIN = """
 import json, mmap, os, socket, subprocess, sys, threading
-from modelward.install.confine import Limits, confine
+from queue import SimpleQueue
+from modelward.install.confine import Limits, confine, leave
 user = (65534, 65534) if os.geteuid() == 0 else None
-held = confine(Limits(memory=256 << 20, seconds=5, user=user))
+left = leave()
+asked, answered = SimpleQueue(), SimpleQueue()
 def attempt(act):
     try:
         return act() or "done"
     except BaseException as error:
         return type(error).__name__
+def obey():
+    while True:
+        answered.put(attempt(asked.get()))
+# As a runtime makes one when it is imported.
+threading.Thread(target=obey, daemon=True).start()
+def in_thread(act):
+    asked.put(act)
+    return answered.get(timeout=30)
+held = confine(Limits(memory=256 << 20, seconds=5, user=user), left)
 """
 KNOWN = platform.machine() in ("x86_64", "aarch64")
 
@@ -55,13 +66,15 @@ def test_it_says_what_is_in_force():
         "os.kill(os.getppid(), 9)",
     ],
 )
-def test_forbidden(act):
-    assert confined(f"attempt(lambda: {act})") in ("PermissionError", "BlockingIOError")
+@pytest.mark.parametrize("by", ["attempt", "in_thread"])
+def test_forbidden(act, by):
+    assert confined(f"{by}(lambda: {act})") in ("PermissionError", "BlockingIOError")
 
 
+@pytest.mark.parametrize("by", ["attempt", "in_thread"])
 @pytest.mark.parametrize("place", ["/tmp/modelward-confined", "/dev/shm/modelward-confined"])
-def test_nothing_is_written(place):
-    result = confined(f"attempt(lambda: open('{place}', 'w').write('x' * 100_000))")
+def test_nothing_is_written(place, by):
+    result = confined(f"{by}(lambda: open('{place}', 'w').write('x' * 100_000))")
     assert result in ("PermissionError", "OSError")
     if os.path.exists(place):  # noqa: PTH110 - where landlock is not there, its length is limited
         assert os.path.getsize(place) == 0  # noqa: PTH202

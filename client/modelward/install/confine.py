@@ -1,7 +1,10 @@
 """Takes away from the process that calls it what running a model does not need.
 
 Whatever this kernel and these privileges allow is put in force, and said; nothing is assumed. The
-resource limits always hold. Only for a process of one thread that is about to do one thing.
+resource limits always hold. Only for a process that is about to do one thing.
+
+In two steps, since libraries make threads as they are imported, and each thread is confined by
+itself: `leave` before there is a second one, `confine` once all that is needed was imported.
 """
 
 import ctypes
@@ -19,9 +22,9 @@ _CLONE_NEWNET = 0x40000000
 _CLONE_THREAD = 0x00010000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
-_PR_SET_SECCOMP = 22
 _PR_SET_NO_NEW_PRIVS = 38
-_SECCOMP_FILTER = 2
+_SECCOMP_FILTER = 1  # SECCOMP_SET_MODE_FILTER
+_ALL_THREADS = 1  # SECCOMP_FILTER_FLAG_TSYNC
 _SIGKILL = 9
 _THREADS = 64  # processes and threads of the user together
 
@@ -50,27 +53,42 @@ class InForce:
         others: Whatever else holds.
     """
 
-    network: tuple[str, ...]
-    others: tuple[str, ...]
+    network: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
 
-def confine(limits: Limits) -> InForce:
-    """Confine the calling process, for good.
+def leave() -> InForce:
+    """Leave the network and the right to write files, for good.
+
+    To be called while there is one thread: what comes later inherits it, what was there does not.
+    A process of several threads may not even enter a user namespace.
+    """
+    with suppress(OSError):  # memory that runs out is then taken from this process first
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
+    network = ("network namespace",) if _leave_network() else ()
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    others = ("no writing (landlock)",) if _forbid_writing() else ()
+    return InForce(network, others)
+
+
+def confine(limits: Limits, left: InForce) -> InForce:
+    """Confine the calling process, all its threads, for good.
+
+    Args:
+        limits: What it may take.
+        left: What `leave` put in force.
+
+    Returns:
+        What is in force altogether.
 
     Raises:
         OSError: A limit that every kernel has could not be set.
     """
-    with suppress(OSError):  # memory that runs out is then taken from this process first
-        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
-    network = ["network namespace"] if _leave_network() else []
-    others = []
+    network, others = [*left.network], [*left.others]
     if limits.user is not None and _become(*limits.user):
         others.append("unprivileged user")
     _limit(limits)
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    if _forbid_writing():
-        others.append("no writing (landlock)")
     if _filter_calls():
         network.append("seccomp")
         others.append("no other processes (seccomp)")
@@ -150,12 +168,14 @@ class _Machine:
     Attributes:
         audit: Its number, as the kernel checks it.
         clone: The call that makes threads and, which is forbidden, processes.
+        seccomp: The call that puts a filter in force.
         forbidden: Calls that fail.
         only_below: Numbers from here on are of another set of calls, and fail.
     """
 
     audit: int
     clone: int
+    seccomp: int
     forbidden: tuple[int, ...]
     only_below: int = 1 << 31
 
@@ -167,6 +187,7 @@ _MACHINES = {
     "x86_64": _Machine(
         0xC000003E,
         56,
+        317,
         (
             *(41, 53, 57, 58, 59, 62, 101, 165, 166, 248, 249, 250, 272, 298, 304, 308, 310, 311),
             *(321, 322, 323, 425),
@@ -176,6 +197,7 @@ _MACHINES = {
     "aarch64": _Machine(
         0xC00000B7,
         220,
+        277,
         (
             *(198, 199, 221, 129, 117, 40, 39, 217, 218, 219, 97, 241, 265, 268, 270, 271),
             *(280, 281, 282, 425),
@@ -202,7 +224,8 @@ def _filter_calls() -> bool:
     code = _program(machine)
     program = _Program(len(code) // 8, code)
     libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_FILTER, ctypes.byref(program), 0, 0) == 0)
+    call = (machine.seccomp, _SECCOMP_FILTER, _ALL_THREADS, ctypes.byref(program))
+    return bool(libc.syscall(*call) == 0)  # else a thread's number: that one could not be had
 
 
 def _program(machine: _Machine) -> bytes:
