@@ -25,11 +25,11 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> ExitCode:
-    from modelward import explain  # noqa: PLC0415
+    from modelward import explain, picture  # noqa: PLC0415
 
     device = device_of(options)
     explanation = explain.explain(device, options.model)
     if options.svg:
-        Path(options.svg).write_text(explain.to_svg(explanation), "utf-8")
+        Path(options.svg).write_text(picture.svg(explanation), "utf-8")
     say(options, explain.to_dict(explanation), explain.to_text(explanation))
     return ExitCode.DONE
