@@ -72,7 +72,7 @@ class Stage:
 
     def output(self, text: str) -> None:
         """Show what a command printed."""
-        for line in text.strip().splitlines():
+        for line in text.strip("\n").splitlines():
             cut = line if len(line) <= NARROW else f"{line[:NARROW]} ..."
             self._print(f"  | {cut}", "2")
 

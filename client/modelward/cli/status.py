@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
         reason = f": {ended['reason']}" if ended.get("reason") else ""
         lines.append(f"last update, {ended['time']}: {ended['outcome']}{reason}")
     if waiting:
-        lines.append(f"{waiting} reports wait to be sent")
+        lines.append(f"reports that wait to be sent: {waiting}")
     say(options, result, "\n".join(lines))
     log_alarms = memory is not None and (memory.alarms or memory.freeze)
     return ExitCode.REFUSED if alarms or log_alarms or damage else ExitCode.DONE
