@@ -71,6 +71,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
     """
     with (
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
+        update.readable_cache(device),
         update.sources_of(device, given) as used,
     ):
         lost = restore.notes(device)

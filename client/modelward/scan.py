@@ -20,6 +20,7 @@ from modelward.formats.journal import Journal
 from modelward.formats.log_state import LogState
 from modelward.install import floors, hashing, journal, log_state
 from modelward.install.opened import Folder, files_below, look
+from modelward.install.owner import is_owner
 from modelward.trust.repository import check_root
 
 Progress = Callable[[int, int], None]  # told how many bytes of how many are hashed
@@ -181,7 +182,8 @@ class _Reader:
         self._root = root
         self._progress = progress
         self._digests: dict[tuple[int, int], str] = {}
-        self._expected: dict[tuple[int, int], int] = {}
+        self._expected: set[tuple[int, int]] = set()
+        self._total = 0
         self._done = 0
         self.intact: dict[str, Path] = {}
 
@@ -190,7 +192,10 @@ class _Reader:
         for path in paths:
             with contextlib.suppress(OSError):
                 status = path.lstat()
-                self._expected[status.st_dev, status.st_ino] = status.st_size
+                key = status.st_dev, status.st_ino
+                if key not in self._expected:
+                    self._expected.add(key)
+                    self._total += status.st_size
 
     def digest(self, path: str) -> str:
         """Return the digest of a file.
@@ -214,7 +219,7 @@ class _Reader:
 
     def _hashed(self, count: int) -> None:
         self._done += count
-        self._progress(self._done, sum(self._expected.values()))
+        self._progress(self._done, self._total)
 
 
 def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Iterable[Damage]:
@@ -336,6 +341,9 @@ def _problem(state: Path, name: str, parse: Callable[[bytes], object]) -> str | 
         return error.reason
     except Refused as error:
         return error.reason
+    except PermissionError as error:
+        # Some are the owner's alone to read: what others cannot judge is no damage.
+        return f"cannot be read: {error}" if is_owner(state) else None
     except (OSError, ValueError, RuntimeError, RepositoryError) as error:  # links in a circle, too
         return f"cannot be read: {error}"
     return None

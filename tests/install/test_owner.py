@@ -93,3 +93,22 @@ def test_others_see_what_runs_and_no_floors(site):
     mine, theirs = map(json.loads, done.stdout.split("----\n"))
     assert mine["floors"]["releases"] == {MODEL: 1}
     assert theirs == mine | {"floors": None}
+
+
+def test_others_explain_and_verify(world):
+    """By what everybody may know; floors they cannot judge, and call nothing damaged."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        here = world.copy(Path(folder))
+        with here.serve() as server:
+            (here.device / "rest.json").unlink()
+            assert here.client_here("check", server).code == ExitCode.DONE
+        environment = os.environ | {"HOME": folder}
+        for words in (["explain", "meter-reader"], ["verify"], ["evidence", "list"], ["status"]):
+            done = subprocess.run(
+                [sys.executable, "-c", AS_NOBODY, *words, "--state", here.device],
+                capture_output=True, text=True, check=False, env=environment,
+            )  # fmt: skip
+            assert done.returncode == ExitCode.DONE, (words, done.stderr, done.stdout)
+            mine, theirs = done.stdout.split("----\n")
+            assert mine.splitlines()[:2] == theirs.splitlines()[:2]

@@ -89,8 +89,14 @@ class Cache:
         return self._directory / f"{quote(role, '')}.json"
 
     def read(self, role: str) -> Metadata[Any]:
-        """Return the metadata of a role."""
-        return Metadata[Any].from_file(str(self.file(role)))
+        """Return the metadata of a role.
+
+        Raises:
+            OSError: It cannot be read.
+            RepositoryError: It is damaged.
+        """
+        # Metadata.from_file has an error of its own for what cannot be read.
+        return Metadata[Any].from_bytes(self.file(role).read_bytes())
 
     def digest(self, role: str) -> str:
         """Return the SHA-256 digest of the metadata file of a role."""
