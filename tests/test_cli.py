@@ -109,10 +109,29 @@ def test_help_of_each_command_teaches(capsys, command):
 
 @pytest.mark.parametrize("arguments", [[], ["other"], ["init"], ["explain"], ["status", "--nope"]])
 def test_wrong_usage(capsys, arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(arguments)
-    assert stopped.value.code == ExitCode.USAGE
-    assert "usage: modelward" in capsys.readouterr().err
+    assert cli.main(arguments) == ExitCode.USAGE
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith("usage: modelward")
+    assert "what to do: see `modelward" in said.err
+    assert cli.main([*arguments, "--json"]) == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().out)["outcome"] == "usage"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("gossip", "/nowhere"),
+        ("verify-proof", "/nowhere", "--root", "/nowhere"),
+        ("explain", MODEL, "--svg", "/nowhere/why.svg"),
+        ("update", "../.."),
+        ("import", "/nowhere", "Not a name"),
+    ],
+)
+def test_what_was_named_wrongly_is_wrong_usage(device, site, arguments):
+    code, result = device.json(*arguments)
+    assert (code, result["outcome"]) == (ExitCode.USAGE, "usage")
+    assert result["advice"]
 
 
 # --- init -----------------------------------------------------------------------------------------
@@ -432,6 +451,38 @@ def test_output_on_a_full_disk(device, arguments, code):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == code
     assert done.stderr.startswith("modelward: ")
+
+
+def test_an_alarm_that_cannot_be_printed_shows_in_the_exit_code(device, site):
+    site.file("model.onnx").resolve().write_bytes(b"poison")
+    command = [sys.executable, "-m", "modelward", "verify", "--state", str(device.state)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, check=False)
+    assert done.returncode == ExitCode.REFUSED
+
+
+CLOSED = """
+import os, subprocess, sys
+from modelward.cli.terminal import open_what_is_closed
+open_what_is_closed()
+opened = os.open("/dev/zero", os.O_RDONLY)
+child = [sys.executable, "-c", "import os\\nfor number in range(3): os.fstat(number)"]
+os._exit(0 if opened > 2 and not subprocess.run(child).returncode else 1)
+"""
+
+
+def test_no_file_takes_the_place_of_standard_ones_that_are_closed():
+    """Nor in a child process: what a library prints there would end up in it."""
+    arguments = ["sh", sys.executable, "-c", CLOSED]
+    done = subprocess.run(["/bin/sh", "-c", '"$@" <&- >&- 2>&-', *arguments], check=False)
+    assert done.returncode == 0
+
+
+def test_what_the_daemon_prints_is_json_a_line_even_if_it_cannot_run(device):
+    with fsops.lock(device.state / "run.lock"):
+        assert device("run", "--json") == ExitCode.UNAVAILABLE
+    (line,) = device.out.splitlines()
+    assert json.loads(line).items() >= {"event": "failed", "level": "error", "exit_code": 4}.items()
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])

@@ -67,3 +67,27 @@ def test_neighbours_are_served_once_a_process_can_be_had(
     daemon._keep_serving()
     assert tries == [1000.0, at]
     assert daemon._serving is None
+
+
+def test_it_does_not_spin_while_a_scan_ends(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told to end, while a check is due that will not be made: a dead disk may hold it for ever."""
+    turns: list[float] = []
+
+    class Scan:
+        pausing = False
+
+        def ended(self) -> bool:
+            return len(turns) > 2
+
+        def events(self) -> tuple[()]:
+            return ()
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(daemon, "_turn", lambda seconds, _worker: turns.append(seconds))
+    daemon._stopping = True
+    daemon._attend(cast("Any", Scan()), yields=True)
+    assert all(seconds > 0 for seconds in turns[1:])

@@ -8,12 +8,12 @@ what it does not use.
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from modelward.cli.options import EXIT_CODES
 from modelward.cli.plain import parse
 from modelward.cli.terminal import let_go, open_what_is_closed, report_error
-from modelward.errors import ExitCode, ModelwardError
+from modelward.errors import ExitCode, ModelwardError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -49,22 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     open_what_is_closed()
     words = sys.argv[1:] if arguments is None else arguments
-    options = parse(words) or parser(*words[:1]).parse_args(words)
+    code, options = 0, None
     try:
+        options = parse(words) or parser(*words[:1]).parse_args(words)
         code = int(options.run(options))
+        if unsaid := getattr(options, "unsaid", None):
+            raise unsaid
         sys.stdout.flush()
     except ModelwardError as error:
-        report_error(error, as_json=getattr(options, "json", False))
+        report_error(error, as_json=getattr(options, "json", "--json" in words))
         return int(error.exit_code)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         let_go(sys.stdout)  # nobody reads on
-        return int(ExitCode.ERROR)
+        return code or int(ExitCode.ERROR)
     except OSError as error:
         failure = ModelwardError(str(error), "check permissions and free space")
-        report_error(failure, as_json=getattr(options, "json", False))
-        return int(failure.exit_code)
+        report_error(failure, as_json=getattr(options, "json", "--json" in words))
+        return code or int(failure.exit_code)
     return code
 
 
@@ -72,7 +75,14 @@ def parser(command: str | None = None) -> "argparse.ArgumentParser":
     """Return a parser that knows a command, or all if there is none of that name."""
     import argparse  # noqa: PLC0415 - see modelward.cli.plain
 
-    top = argparse.ArgumentParser(
+    class Parser(argparse.ArgumentParser):
+        """Tells of wrong usage as of any other error."""
+
+        def error(self, message: str) -> NoReturn:
+            self.print_usage(sys.stderr)
+            raise UsageError(message, f"see `{self.prog} --help`")
+
+    top = Parser(
         prog="modelward",
         description="Verified updates of AI models, on a device. Nothing is installed unless "
         "the security team's roles (TUF), the chain of training steps (in-toto) and the fleet's "

@@ -1,9 +1,9 @@
 """`modelward explain`: why an installed model is trusted."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from modelward.cli import files
 from modelward.cli.options import command, device_of
 from modelward.cli.terminal import say
 from modelward.errors import ExitCode
@@ -30,6 +30,6 @@ def _run(options: argparse.Namespace) -> ExitCode:
     device = device_of(options)
     explanation = explain.explain(device, options.model)
     if options.svg:
-        Path(options.svg).write_text(picture.svg(explanation), "utf-8")
+        files.write(options.svg, picture.svg(explanation).encode())
     say(options, explain.to_dict(explanation), explain.to_text(explanation))
     return ExitCode.DONE

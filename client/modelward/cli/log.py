@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
+from modelward.cli import files
 from modelward.cli.options import command, device_of
 from modelward.cli.terminal import say
 from modelward.errors import ExitCode, UsageError
@@ -72,7 +72,7 @@ def _evidence(options: argparse.Namespace) -> ExitCode:
         raise UsageError("there is no such evidence", "`modelward evidence list` shows what is")
     data = chosen[-1].evidence.to_bytes()
     if options.to:
-        Path(options.to).write_bytes(data)
+        files.write(options.to, data)
         say(options, {"written": options.to} | log_memory.kept_dict(chosen[-1]), options.to)
     else:
         sys.stdout.write(data.decode())
@@ -91,7 +91,7 @@ def _gossip(options: argparse.Namespace) -> ExitCode:
         with Http() as http:
             data = http.fetch(options.checkpoint, note.CAP)
     else:
-        data = Path(options.checkpoint).read_bytes()
+        data = files.read(options.checkpoint)
     found = log_memory.gossip(device, data)
     say(options, found.to_dict(), found.to_text())
     return ExitCode.DONE
@@ -100,9 +100,9 @@ def _gossip(options: argparse.Namespace) -> ExitCode:
 def _verify_proof(options: argparse.Namespace) -> ExitCode:
     from modelward import verify_proof  # noqa: PLC0415
 
-    documents = {path: Path(path).read_bytes() for path in options.documents}
+    documents = {path: files.read(path) for path in options.documents}
     proven = verify_proof.verify_proof(
-        Path(options.proof).read_bytes(), Path(options.root).read_bytes(), documents
+        files.read(options.proof), files.read(options.root), documents
     )
     say(options, proven.to_dict(), proven.to_text())
     return ExitCode.DONE

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from modelward.cli.options import command, overrides_of, state_of
-from modelward.cli.terminal import say
-from modelward.errors import ExitCode
+from modelward.cli.terminal import report_error, say
+from modelward.errors import ExitCode, ModelwardError
 
 _HELP = """\
 Look for updates for as long as the machine runs, and take each through the gates. When, and when
@@ -78,5 +78,11 @@ def _run(options: argparse.Namespace) -> ExitCode:
     )
     try:
         return daemon.once() if options.once else daemon.run(wait=options.wait)
+    except ModelwardError as error:
+        if not options.json:
+            raise
+        log(Level.ERROR, "failed", error.reason, **error.to_dict())  # a line, as everything else
+        report_error(error, as_json=False)
+        return error.exit_code
     finally:
         log.close()

@@ -145,8 +145,16 @@ def _columns() -> int:
 
 
 def say(options: "argparse.Namespace", result: Mapping[str, Any], text: str) -> None:
-    """Print a result: as JSON if that was asked for, else for people."""
-    sys.stdout.write((json.dumps(result, indent=2) if options.json else text) + "\n")
+    """Print a result: as JSON if that was asked for, else for people.
+
+    If that cannot be, `options.unsaid` says why: how the command ends is not lost by it.
+    """
+    try:
+        sys.stdout.write((json.dumps(result, indent=2) if options.json else text) + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        let_go(sys.stdout)
+        options.unsaid = error
 
 
 def report_error(error: ModelwardError, *, as_json: bool) -> None:
@@ -180,10 +188,16 @@ def let_go(out: "TextIO") -> None:
 
 
 def open_what_is_closed() -> None:
-    """Have standard output and error go nowhere if this was started without them.
+    """Have standard input, output and error lead nowhere if this was started without them.
 
-    Python then has none to write to, and the next file that is opened would get their number.
+    Python then has none to write to, and the next file that is opened would get their number: what
+    a library prints would go there, even one that a child process has loaded.
     """
-    for name in ("stdout", "stderr"):
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the lowest that is free is this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - has no name
+    for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))

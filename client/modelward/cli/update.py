@@ -90,6 +90,8 @@ def attend(
     only_check: bool,
 ) -> ExitCode:
     """Show an update while it goes, say how it ended, and note that down if it was for real."""
+    for model in options.models:
+        _check_model(model)
     alarms = device.alarms.pending()
     with _events(getattr(options, "events", None)) as events:
         watch = Terminal(quiet=options.json, events=events)
@@ -116,6 +118,15 @@ def attend(
         _note(device, result)
     say(options, result, _outcome_text(outcome, only_check=only_check))
     return ExitCode.DONE
+
+
+def _check_model(name: str) -> None:
+    from modelward.formats.names import check_name  # noqa: PLC0415 - seldom is one named
+
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(str(error), "see `modelward status`") from error
 
 
 @contextlib.contextmanager

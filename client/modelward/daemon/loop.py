@@ -239,7 +239,8 @@ class Daemon:
         killed: float | None = None
         mended = False
         while not worker.ended():
-            self._turn(self._due - self.clock() if yields and not worker.pausing else SLICE, worker)
+            may_pause = yields and told is None and not worker.pausing
+            self._turn(self._due - self.clock() if may_pause else SLICE, worker)
             now = time.monotonic()
             for event in worker.events():
                 heard = now
