@@ -1,5 +1,8 @@
 """Opening several models that belong together: of one generation, whatever happens meanwhile."""
 
+import contextlib
+import os
+import resource
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -173,3 +176,25 @@ def test_one_is_not_installed(site, other):
     with pytest.raises(UsageError):
         modelward.open_models((MODEL, other), site.state)
     assert open_files() == before
+
+
+@pytest.mark.parametrize("left", range(3))
+def test_no_more_files_may_be_opened(site, left):
+    """Nothing is damaged: no alarm, and nobody is told to remove what runs."""
+    install(site, 1)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, most))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(left):
+            os.close(taken.pop())
+        with pytest.raises(OSError, match="Too many open files"):
+            modelward.open_models(BOTH, site.state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        for descriptor in taken:
+            os.close(descriptor)
+    assert not AlarmStore(site.state, os.environ).pending()

@@ -10,6 +10,7 @@ from modelward import follow
 from modelward.errors import Refused, UsageError
 from modelward.formats.installed import Slot
 from modelward.formats.names import check_name
+from modelward.install.slots import of_this_process
 from modelward.install.verified import ChangedError
 from modelward.model import Installation, Model
 from modelward.settings import state_directory
@@ -120,7 +121,9 @@ def open_models(
                     closing.pop_all()
                     seen = {name: installation.seen for name, installation in found.items()}
                     return Models(place, seen, opening.models)
-            except Refused:
+            except Refused as error:
+                if (why := of_this_process(error)) is not None:
+                    raise why from None
                 if _current(place) == current:
                     raise
         # An update came between: what was looked for may be gone, and rightly so.

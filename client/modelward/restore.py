@@ -1,7 +1,6 @@
 """Finding out again what ran, when the note of it was lost: each slot proves what it is."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -11,12 +10,11 @@ from modelward.device import Device
 from modelward.errors import Gate, Refused
 from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops
+from modelward.install.slots import of_this_process
 
 TO_GO_BACK = ("generations", "slots")  # folders that even that takes
 _FOLDERS = (*TO_GO_BACK, "store", "tuf")  # those that an update takes, and those that it does not
 _SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
-# Errors of who reads, not of what is read: nothing is lost, and nothing is to be written over.
-_OF_THIS_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
 def folders(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
@@ -77,7 +75,7 @@ def good(device: Device) -> dict[str, str]:
     try:
         device.slots.generation(trial.good)
     except Refused as error:
-        if _is_of_this_process(error):
+        if of_this_process(error):  # nothing is lost, and nothing is to be written over
             raise
         newer = device.slots.installed()
         with contextlib.suppress(Refused):  # what is about to be switched to knows it better
@@ -136,7 +134,7 @@ def current(device: Device) -> str | None:
     try:
         device.trials.installed()
     except Refused as error:
-        if _is_of_this_process(error):
+        if of_this_process(error):  # nothing is lost, and nothing is to be written over
             raise
         problem = error
     else:
@@ -144,10 +142,6 @@ def current(device: Device) -> str | None:
     if not _put_back(device):
         _tell_from_slots(device, problem)
     return problem.reason
-
-
-def _is_of_this_process(error: Refused) -> bool:
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _OF_THIS_PROCESS
 
 
 def _put_back(device: Device) -> bool:

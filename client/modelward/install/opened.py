@@ -16,6 +16,8 @@ from modelward.install.hashing import sha256_of
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 1 << 16  # bytes
+# What a process may not do says nothing about the files.
+NOT_ALLOWED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
 
 
 class Folder:
@@ -124,6 +126,17 @@ def open_file(folder: Path, path: str) -> BinaryIO:
     """Open a regular file below a folder for reading; see `Folder.open`."""
     with Folder(folder) as opened:
         return os.fdopen(opened.open(path), "rb")
+
+
+def read_file(path: Path, cap: int) -> bytes:
+    """Return a small file's content. Links to it are followed, unlike below a `Folder`.
+
+    Raises:
+        OSError: It cannot be opened, is something else than a file, or is longer than `cap` bytes.
+    """
+    real = Path(os.path.realpath(path))
+    with Folder(real.parent) as folder:
+        return folder.read(real.name, cap)
 
 
 def files_below(folder: Path, unread: Callable[[OSError], object] | None = None) -> Iterator[Path]:

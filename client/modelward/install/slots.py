@@ -26,7 +26,7 @@ from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import alarms, fsops, seals
 from modelward.install.journal import JournalStore
-from modelward.install.opened import Folder, files_below, same_content
+from modelward.install.opened import NOT_ALLOWED, Folder, files_below, same_content
 from modelward.install.store import Store
 
 STALE = 3600.0  # seconds after which nobody is still writing a small file
@@ -394,6 +394,16 @@ class Slots:
                 if number > newest
             )
         )
+
+
+def of_this_process(error: Refused) -> OSError | None:
+    """Return what this process may not do, if a refusal is about nothing else: nothing is damaged.
+
+    Args:
+        error: What a method of `Slots` raised.
+    """
+    cause = error.__cause__
+    return cause if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED else None
 
 
 def _digests(release: Release) -> Iterator[str]:

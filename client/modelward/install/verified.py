@@ -4,7 +4,6 @@ Each file is hashed through the descriptor that is handed out, unless nothing ca
 since it was last hashed. What that rests on is written down in docs/adr/0017.
 """
 
-import errno
 import hashlib
 import os
 import time
@@ -22,14 +21,12 @@ from modelward.formats.seal import Look, Seal
 from modelward.install import verity
 from modelward.install.file_system import make_writes_show
 from modelward.install.hashing import digests
-from modelward.install.opened import Folder, look
+from modelward.install.opened import NOT_ALLOWED, Folder, look
 from modelward.install.seals import Seals
 
 # Nanoseconds. A file that was changed less long ago could be changed once more, and the kernel's
 # coarse clock would note the very same time.
 SETTLED = 2_000_000_000
-# What this process may not do says nothing about the files.
-_NOT_ALLOWED = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM)
 
 
 class ChangedError(Exception):
@@ -81,7 +78,7 @@ class Verifier:
             except FormatError as error:
                 raise ChangedError(str(error)) from error
             except OSError as error:
-                if error.errno in _NOT_ALLOWED:
+                if error.errno in NOT_ALLOWED:
                     raise
                 raise ChangedError(str(error)) from error
             opened.pop_all()
