@@ -234,19 +234,21 @@ def test_a_folder_that_is_elsewhere_and_away_is_not_made_anew(site: Site, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["journal", "floors.a", "floors.b"])
-@pytest.mark.parametrize("as_link", [False, True])
-def test_what_is_no_file_is_damage(site: Site, name: str, as_link: bool) -> None:
+@pytest.mark.parametrize("what", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_damage(site: Site, name: str, what: str) -> None:
     floors = site.device.floors.load()
     place = site.state / name
     place.unlink()
-    if as_link:
+    if what == "link":
         place.symlink_to(name)
+    elif what == "pipe":  # which nobody writes to
+        os.mkfifo(place)
     else:
         place.mkdir()
         (place / "inner").write_bytes(b"somebody's")
     site.trials.recover(site.now)
     assert site.device.floors.load() == floors
-    assert as_link or (site.state / f"{name}.damaged/inner").read_bytes() == b"somebody's"
+    assert what != "folder" or (site.state / f"{name}.damaged/inner").read_bytes() == b"somebody's"
     site.install(THREE)
     assert place.is_file()
     assert not place.is_symlink()

@@ -1,6 +1,5 @@
 """A device: its configuration, and where everything that it keeps is."""
 
-import errno
 import importlib.metadata
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import TypeVar
 
 from modelward.config import Config
 from modelward.errors import PUT_ROOT_BACK, Gate, Refused
+from modelward.install import memory
 from modelward.install.alarms import AlarmStore
 from modelward.install.boot import boot_id, uptime
 from modelward.install.floors import FloorStore
@@ -54,14 +54,10 @@ class Device:
             Refused: It is not there any more.
         """
         path = self.config.state / "root.json"
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.EISDIR, errno.ELOOP):
-                raise
-            raise Refused(
-                Gate.METADATA, f"the trusted root {path} is gone", PUT_ROOT_BACK
-            ) from error
+        root = memory.read(path, Gate.METADATA)
+        if not root:
+            raise Refused(Gate.METADATA, f"the trusted root {path} is gone", PUT_ROOT_BACK)
+        return root
 
     @property
     def cache(self) -> Path:

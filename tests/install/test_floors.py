@@ -2,7 +2,6 @@
 
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
@@ -10,6 +9,7 @@ from modelward.errors import Gate, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
 from modelward.install.floors import COPIES, FloorStore
+from modelward.install.opened import Folder
 
 
 def floors(version: int, root: int = 1, **changes) -> Floors:
@@ -19,14 +19,14 @@ def floors(version: int, root: int = 1, **changes) -> Floors:
 
 def cannot_read(monkeypatch, number: int, *names: str) -> None:
     """Let files of these names give an error."""
-    real = Path.read_bytes
+    real = Folder.read
 
-    def read(path: Path) -> bytes:
-        if path.name in names:
-            raise OSError(number, os.strerror(number), str(path))
-        return real(path)
+    def read(folder: Folder, name: str, cap: int) -> bytes:
+        if name in names:
+            raise OSError(number, os.strerror(number), name)
+        return real(folder, name, cap)
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(Folder, "read", read)
 
 
 def test_none_yet(tmp_path):

@@ -1,5 +1,6 @@
 """A process is run to its end, bounded in time and output; nothing of it is left."""
 
+import fcntl
 import os
 import sys
 import time
@@ -43,6 +44,18 @@ def test_too_slow():
 def test_floods_are_read_but_not_kept():
     ended = run("import os\nfor _ in range(300): os.write(1, b'x' * 65536)", keep=1000)
     assert (ended.code, ended.output) == (0, b"x" * 1000)
+
+
+def test_all_that_a_pipe_holds_is_heard_at_once():
+    """It may hold more than 64 KiB when the process has ended: where pages are large, it does."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
+    os.write(writer, b"x" * (1 << 20))
+    os.close(writer)
+    kept = bytearray()
+    with os.fdopen(reader, "rb", 0) as pipe:
+        process._hear(pipe, kept, 1 << 20)
+    assert len(kept) == 1 << 20
 
 
 def test_it_may_leave_its_input_unread():

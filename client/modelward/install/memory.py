@@ -1,6 +1,6 @@
 """Reading the small files that a device remembers by. What cannot be read is not forgotten.
 
-A file that is not there says nothing. What is there and is no file, such as a folder of that name,
+A file that is not there says nothing. What is there and is no file, such as a folder or a pipe,
 is damage, like content that does not parse. Any other error hides what is there, for now or for
 this user: whoever took that for nothing would accept what is old and write over what is true.
 """
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from modelward.errors import FormatError, Gate, Unavailable
+from modelward.install.opened import read_file
 from modelward.install.owner import is_owner, owner_of
 
-_NO_FILE = (errno.EISDIR, errno.ELOOP)
+CAP = 16 << 20  # bytes: each of them is smaller
+_NO_FILE = (errno.EINVAL, errno.EFBIG, errno.ELOOP)  # as `Folder.read` says it
 Parse = Callable[[bytes], object]  # raises FormatError
 
 
@@ -45,7 +47,7 @@ def read(path: Path, gate: Gate) -> bytes | None:
         Unreadable: It cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_file(path, CAP)
     except FileNotFoundError:
         return None
     except OSError as error:

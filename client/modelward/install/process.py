@@ -1,5 +1,6 @@
 """Runs one process to its end: bounded in time and in what is kept of its output."""
 
+import fcntl
 import os
 import selectors
 import signal
@@ -12,7 +13,7 @@ from typing import IO
 
 from modelward.install import leash
 
-BLOCK = 1 << 16  # bytes: as many as a pipe holds
+BLOCK = 1 << 16  # bytes
 NAP = 0.1  # seconds between looks at a process, where the kernel does not say that it ended
 LAST_WORDS = 200  # characters of output that an error quotes
 
@@ -149,7 +150,8 @@ def _give(pipe: IO[bytes], rest: memoryview) -> memoryview:
 def _hear(pipe: IO[bytes], kept: bytearray, keep: int) -> bool:
     """Read what a pipe has now, and keep the first bytes; tell whether more may come."""
     try:
-        block = os.read(pipe.fileno(), BLOCK)
+        # All that it holds: where pages are larger than 4 KiB, that is more than `BLOCK`.
+        block = os.read(pipe.fileno(), fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ))
     except BlockingIOError:
         return True
     kept += block[: keep - len(kept)]

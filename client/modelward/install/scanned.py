@@ -5,8 +5,10 @@ from pathlib import Path
 
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.install.opened import read_file
 
 FILE = "scanned.json"
+_CAP = 4096  # bytes
 
 
 def write(state: Path, boot: str, at: float) -> None:
@@ -29,7 +31,7 @@ def age(state: Path, boot: str, now: float) -> float:
         now: Seconds since then.
     """
     try:
-        noted = json.loads((state / FILE).read_bytes())
+        noted = json.loads(read_file(state / FILE, _CAP))
         passed = now - float(noted["at"])
     except (OSError, ValueError, KeyError, TypeError):
         return float("inf")
