@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulator.world import MODEL, LenientWorld
-from tests.wheels import build_wheel, closure, copy_dependencies, install, run
+from tests.wheels import build_wheel, closure, copy_dependencies, install, requirements_of, run
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"client": "modelward", "repo_tools": "modelward_repo"}
@@ -53,7 +53,7 @@ def test_client_alone_in_a_clean_environment(wheels, tmp_path):
     python = make_environment(tmp_path / "venv", wheels["client"])
     listed, forbidden = json.loads(run([python, "-c", LIST, *NOT_ON_A_DEVICE], tmp_path))
     assert not forbidden
-    assert set(listed) == {"modelward", *closure(wheels["client"])}
+    assert set(listed) == {"modelward", *closure(requirements_of(wheels["client"]))}
 
     world = LenientWorld(tmp_path, tmp_path)
     world.found()

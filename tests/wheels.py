@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.parser import Parser
 from pathlib import Path
 
@@ -28,7 +28,12 @@ def copy_dependencies(wheel: Path, packages: Path) -> None:
     It is copied from the environment that runs this test, where it is as requirements.lock has it:
     so no index is needed, and no version is another one.
     """
-    for name in closure(wheel):
+    copy_distributions(closure(requirements_of(wheel)), packages)
+
+
+def copy_distributions(names: Iterable[str], packages: Path) -> None:
+    """Copy distributions from the environment that runs this test to a folder of packages."""
+    for name in names:
         distribution = importlib.metadata.distribution(name)
         for file in distribution.files or ():
             if ".." not in file.parts and file.suffix != ".pyc":
@@ -43,13 +48,18 @@ def install(wheel: Path, python: Path) -> None:
     run([*pip, "--no-deps", "--disable-pip-version-check", wheel], wheel.parent)
 
 
-def closure(wheel: Path) -> set[str]:
-    """Return what a wheel demands, and what that demands, as pip would find it out."""
+def requirements_of(wheel: Path) -> list[str]:
+    """Return what a wheel demands."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = Parser().parsestr(archive.read(name).decode())
+    return metadata.get_all("Requires-Dist", [])
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """Return what is demanded, and what that demands, as pip would find it out."""
     found: set[str] = set()
-    waiting = list(wanted(metadata.get_all("Requires-Dist", [])))
+    waiting = list(wanted(requirements))
     seen = set()
     while waiting:
         requirement = waiting.pop()

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.wheels import build_wheel, copy_dependencies
+from tests.wheels import build_wheel, closure, copy_dependencies, copy_distributions
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".vm"
@@ -22,6 +22,7 @@ PACKAGES = (
 APT = Path("/etc/apt")
 SOURCES = [path for end in ("*.list", "*.sources") for path in APT.rglob(end)]
 SIZE = 3 << 30  # bytes of the disk, which is sparse
+RUNTIMES = "/opt/runtimes"  # in the machine: what loads and runs models; a client brings none
 MODULES = "virtio_pci\nvirtio_blk\nvirtio_console\next4\n"
 AGENT = Path(__file__).with_name("agent.py")
 UNIT = """[Unit]
@@ -72,6 +73,7 @@ def build(place: Path) -> Image:
     tree = place / "tree"
     run("cp", "-a", "--reflink=auto", _debian(), tree)
     _install_client(tree, build_wheel(ROOT / "client", place))
+    copy_distributions(closure(["onnxruntime", "safetensors"]), tree / RUNTIMES.lstrip("/"))
     shutil.copy(AGENT, tree / "opt/agent.py")
     for name, text in {"agent": UNIT, "repository": REPOSITORY}.items():
         (tree / f"etc/systemd/system/{name}.service").write_text(text, "utf-8")

@@ -5,116 +5,43 @@ cuts of the power of a whole machine. Needs root; the processor may be emulated,
 minutes: `make vm`.
 """
 
-import json
-import os
+import contextlib
+import io
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from modelward_repo import cli as repo_tools
 from tests.simulator.model_files import onnx_file
 from tests.simulator.world import MODEL, LenientWorld
 from tests.vm import image
-from tests.vm.machine import Machine
+from tests.vm.device import MOUNT, OPEN, PYTHON, STATE, UNIT, Device
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(3600),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a disk with Debian on it"),
-    pytest.mark.skipif(image.missing() is not None, reason=str(image.missing())),
-]
 SIZE = 8 << 20  # bytes of weights
+CUTS = 3
 VERSIONS = tuple(f"{number}.0.0" for number in range(1, 6))
-STATE = "/var/lib/modelward"
-PYTHON = "/opt/modelward/bin/python"
-OPEN = f"""
-import json, sys, modelward
-def taken():
-    lines = open("/proc/self/io").read().splitlines()
-    return int(dict(line.split(": ") for line in lines)["rchar"])
-before = taken()
-with modelward.open_model("{MODEL}", "{STATE}", strict="strict" in sys.argv) as model:
-    print(json.dumps([model.version, taken() - before]))
-"""
-
-
-class Device(Machine):
-    """A machine on which the client is set up, beside a repository that it updates from."""
-
-    def set_up(self) -> None:
-        """Do what the operator's guide says."""
-        self.run(f"useradd --system --home-dir {STATE} --create-home modelward")
-        self.run("mount -o ro /dev/vdb /mnt/repositories")
-        self.offer("1.0.0")
-        root = "/mnt/repositories/1.0.0/metadata/1.root.json"
-        self.modelward(f"init --repository http://127.0.0.1:8080 --root {root}")
-
-    def offer(self, version: str) -> None:
-        """Serve the repository that offers a version."""
-        self.run("mountpoint -q /mnt/repositories || mount -o ro /dev/vdb /mnt/repositories")
-        self.run(f"ln -sfn /mnt/repositories/{version} /run/repository")
-        self.run("systemctl start repository.service; sleep 1")
-
-    def modelward(self, command: str, code: int | None = 0) -> Any:
-        """Run a command as the device's own user; return what it printed."""
-        line = f"runuser -u modelward -- modelward {command} --state {STATE} --json 2>/tmp/errors"
-        return json.loads(self.run(line, code=code))
-
-    def running(self) -> str | None:
-        """Return the version that runs."""
-        model = self.modelward("status")["models"].get(MODEL)
-        return model and model["version"]
-
-    def open(self, *arguments: str) -> tuple[str, int]:
-        """Open the model; return its version, and how many bytes that read."""
-        line = f"runuser -u modelward -- {PYTHON} -c '{OPEN}' {' '.join(arguments)}"
-        version, count = json.loads(self.run(line))
-        return version, count
-
-    def wait(self, what: Callable[[], bool], seconds: float = 180) -> None:
-        """Wait until something is so."""
-        until = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < until, self.run("journalctl -n 60 --no-pager", code=None)
-            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    place = tmp_path_factory.mktemp("vm")
-    yield place
-    shutil.rmtree(place)  # gigabytes
-
-
-@pytest.fixture(scope="module")
-def debian(place: Path) -> image.Image:
-    (place / "image").mkdir()
-    return image.build(place / "image")
-
-
-@pytest.fixture(scope="module")
-def repositories(place: Path) -> Path:
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A disk with a repository as it was when it offered each version."""
+    place = tmp_path_factory.mktemp("repositories")
     world = LenientWorld(place, place)
     world.found()
     for version in VERSIONS:
         content = {"model.onnx": onnx_file(random.Random(version).randbytes(SIZE))}
         world.publish(version, bundle={**world.chain(version).content, **content})
         shutil.copytree(world.repository, place / "repositories" / version)
-    image.make_disk(place / "repositories.disk", place / "repositories", 256 << 20)
+        export = ["export", "--repository", str(world.repository)]
+        target = f"{place}/repositories/sticks/{version}"
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert repo_tools.run([*export, "--to", target]) == 0
+    image.make_disk(place / "repositories.disk", place / "repositories", 512 << 20)
     return place / "repositories.disk"
-
-
-@pytest.fixture
-def device(debian: image.Image, repositories: Path, tmp_path: Path) -> Iterator[Device]:
-    with Device(debian, repositories, tmp_path) as device:
-        device.set_up()
-        yield device
-    (tmp_path / "disk").unlink()
 
 
 def test_the_kernel_checks_what_is_installed(device: Device) -> None:
@@ -149,10 +76,8 @@ def test_the_kernel_checks_what_is_installed(device: Device) -> None:
 
 def test_systemd_runs_it(device: Device) -> None:
     """The unit as it is printed: ready, reloaded, watched, and confined."""
-    device.run(f'printf \'\\n[run]\\ninterval = "5s"\\njitter = "1s"\\n\' >>{STATE}/modelward.toml')
-    unit = "/etc/systemd/system/modelward.service"
-    device.run(f"modelward systemd --state {STATE} >{unit}; systemctl daemon-reload")
-    device.run("systemctl start modelward")  # ends once it says that it is ready
+    device.configure('[run]\ninterval = "5s"\njitter = "1s"')
+    device.start_daemon()
     device.wait(lambda: device.running() == "1.0.0")
     show = "systemctl show modelward -P"
     assert device.run(f"{show} User").strip() == "modelward"
@@ -165,7 +90,7 @@ def test_systemd_runs_it(device: Device) -> None:
     device.run("systemctl reload modelward")
     assert device.run("systemctl is-active modelward").strip() == "active"
 
-    device.run(f"mkdir {unit}.d; printf '[Service]\\nWatchdogSec=20s\\n' >{unit}.d/quick.conf")
+    device.run(f"mkdir {UNIT}.d; printf '[Service]\\nWatchdogSec=20s\\n' >{UNIT}.d/quick.conf")
     device.run("systemctl daemon-reload; systemctl restart modelward")
     main = device.run(f"{show} MainPID").strip()
     device.run(f"kill -STOP {main}")
@@ -176,17 +101,31 @@ def test_systemd_runs_it(device: Device) -> None:
     assert device.run(f"{show} Result").strip() == "success"
 
 
+def test_an_overlay_is_believed_as_what_it_writes_to(device: Device) -> None:
+    """As over a read-only system: what is written to it by whatever way shows on this kernel."""
+    folders = "/opt/upper /opt/work"
+    device.run(f"mkdir {folders}; chown modelward: {folders}")
+    layers = f"lowerdir={STATE},upperdir=/opt/upper,workdir=/opt/work"
+    device.run(f"mount -t overlay overlay -o {layers} {STATE}")
+    device.modelward("update")
+    device.run("sleep 3")  # else what changed just now is hashed again
+    assert device.open()[1] > SIZE
+    assert device.open()[1] < SIZE / 4
+    path = f"{STATE}/current/{MODEL}/model.onnx"
+    device.run(
+        f'{PYTHON} -c \'import mmap; file = open("{path}", "r+b"); '
+        'mmap.mmap(file.fileno(), 0)[-8:] = b"poisoned"\''
+    )
+    assert "Refused" in device.run(f"runuser -u modelward -- {OPEN}", code=1)
+
+
 def test_the_power_of_the_whole_machine_is_cut(device: Device) -> None:
     """In the middle of an update: what runs is old or new, and whole."""
-    began = time.monotonic()
-    device.modelward("update")
-    taken, chance, runs = time.monotonic() - began, random.Random(12), VERSIONS[0]
+    taken = timed(lambda: device.modelward("update"))
+    chance, runs = random.Random(12), VERSIONS[0]
     for new in VERSIONS[1:]:
         device.offer(new)
-        device.begin(f"runuser -u modelward -- modelward update --state {STATE}")
-        time.sleep(chance.uniform(0.5, 1.3) * taken)
-        device.cut_power()
-        device.start()
+        cut(device, "update", chance.uniform(0.5, 1.3) * taken)
         print(f"cut on the way from {runs} to {new}: {device.running()} runs")
         assert device.running() in {runs, new}
         assert device.modelward("verify")["outcome"] == "intact"
@@ -194,3 +133,84 @@ def test_the_power_of_the_whole_machine_is_cut(device: Device) -> None:
         assert device.modelward("update")["running"] == {MODEL: new}
         assert device.modelward("verify")["outcome"] == "intact"
         runs = new
+
+
+def test_the_power_is_cut_while_a_stick_is_imported(device: Device) -> None:
+    device.run("systemctl stop repository")
+    taken = timed(lambda: device.modelward(f"import {stick(VERSIONS[0])}"))
+    chance, runs = random.Random(13), VERSIONS[0]
+    for new in VERSIONS[1:]:
+        cut(device, f"import {stick(new)}", chance.uniform(0.5, 1.3) * taken)
+        print(f"cut while {new} was imported over {runs}: {device.running()} runs")
+        assert device.running() in {runs, new}
+        assert device.modelward("verify")["outcome"] == "intact"
+        device.run(MOUNT)
+        assert device.modelward(f"import {stick(new)}")["running"] == {MODEL: new}
+        runs = new
+
+
+def test_the_power_is_cut_while_damage_is_mended(device: Device) -> None:
+    device.modelward("update")
+    device.offer(VERSIONS[1])
+    device.modelward("update")
+
+    def damage() -> None:
+        """Put other bytes in the place of every large file that is kept."""
+        device.run(
+            f"for path in $(find {STATE}/store {STATE}/slots -type f -size +1M); do "
+            f"head -c {SIZE} /dev/urandom >$path.new; mv $path.new $path; "
+            "chown modelward: $path; done"
+        )
+        assert device.modelward("verify", code=None)["outcome"] == "damaged"
+
+    damage()
+    taken = timed(lambda: device.modelward("verify --repair"))
+    chance = random.Random(14)
+    for _ in range(CUTS):
+        damage()
+        cut(device, "verify --repair", chance.uniform(0.4, 1.2) * taken)
+        problems = len(device.modelward("verify", code=None)["problems"])
+        print(f"cut while damage was mended: {problems} problems are left")
+        device.offer(VERSIONS[1])
+        device.modelward("verify --repair")
+        assert device.modelward("verify")["outcome"] == "intact"
+        assert device.open("strict")[0] == VERSIONS[1]
+
+
+def test_the_power_is_cut_while_room_is_made(device: Device) -> None:
+    device.modelward("update")
+    chance, taken = random.Random(15), timed(lambda: device.modelward("gc"))
+    for _ in range(CUTS):
+        # What a channel no longer offers, and what an update that was killed left.
+        device.run(
+            f"cd {STATE}; for number in $(seq 200); do name=$(printf %064d $number); "
+            "head -c 40000 /dev/urandom >store/$name; cp store/$name store/.partial/$name; done; "
+            "chown -R modelward: store"
+        )
+        cut(device, "gc", chance.uniform(0.7, 1.1) * taken)
+        left = device.run(f"ls {STATE}/store | wc -l").strip()
+        print(f"cut while room was made: {left} blobs are left")
+        device.modelward("gc")
+        assert int(device.run(f"ls {STATE}/store | wc -l")) < 20
+        assert device.modelward("verify")["outcome"] == "intact"
+        assert device.open("strict")[0] == VERSIONS[0]
+
+
+def stick(version: str) -> str:
+    """Return where the bundle of a version is, in the machine."""
+    return f"/mnt/repositories/sticks/{version}"
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Return the seconds that something takes."""
+    began = time.monotonic()
+    act()
+    return time.monotonic() - began
+
+
+def cut(device: Device, command: str, seconds: float) -> None:
+    """Begin a command, cut the power after some time, and start the device again."""
+    device.begin(f"runuser -u modelward -- modelward {command} --state {STATE}")
+    time.sleep(seconds)
+    device.cut_power()
+    device.start()
