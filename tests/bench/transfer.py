@@ -6,9 +6,9 @@
 The file is in the page cache; every program is a process of its own. Ours is the whole of gate 10:
 received, hashed, written past the page cache where possible, synced and renamed. The others do what
 they do, which is less: `curl -o` neither verifies nor syncs. So what it takes until their file is
-on the disk as well is measured beside it. Each round has an order of its own, by chance: what a
-program leaves of the page cache makes the next one faster or slower. Needs nginx, curl, openssl and
-aria2c (apt: nginx-light curl openssl aria2).
+on the disk as well is measured beside it. Each round has an order of its own, by chance, and each
+program the same footing (`tests.bench.footing`). Needs nginx, curl, openssl and aria2c (apt:
+nginx-light curl openssl aria2).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from tests.bench import page
+from tests.bench import footing, page
 from tests.bench.transfer_peers import blob_url, make_tuf_metadata
 from tests.transfer.serving import BlobServer, hang_up_after
 
@@ -42,6 +42,7 @@ PEERS = str(ROOT / ".venv-bench/bin/python")
 MEMORY = Path("/dev/shm")
 PLOT = ROOT / "docs/plots/transfer.svg"
 GIB = 1 << 30
+IDLE = 8  # seconds, in which the host of a virtual machine takes back what is not in use
 PAIRS = 3  # times a round that ours is measured beside a poor source: such differences are small
 NGINX = """
 worker_processes 1; daemon off; pid {place}/pid; error_log {place}/errors;
@@ -84,6 +85,7 @@ def main(arguments: list[str]) -> None:
                     taken[disk][name].append(run(command, to, file))
                     print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
             more = _extras(url, sha256, file, place / "to", options.rounds)
+            more |= _limits(file, place / "to", options.rounds)
     _report(taken, more, options)
 
 
@@ -111,8 +113,8 @@ def run(command: list[str], to: Path, file: Path) -> Taken:
     """Run a program that brings a file to an empty folder; return what it took."""
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
+    footing.take(file.parent)
     _warm(file)
-    os.sync()
     environment = os.environ | {"TMPDIR": str(to), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*LAUNCHER, *command], env=environment, cwd=ROOT, text=True, check=True,
@@ -137,7 +139,7 @@ def _sync(folder: Path) -> float:
 
 
 def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[str, float]:
-    """Measure what only concerns ours: a poor second source, a kill, and what it cannot beat."""
+    """Measure what only concerns ours: a poor second source, and a kill."""
     data = file.read_bytes()
     poor = {
         "slow": BlobServer(data, rate=2e6),
@@ -146,24 +148,34 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
     del data
     addresses = {"alone": url} | {name: f"{url},{server.url}" for name, server in poor.items()}
     times: dict[str, list[float]] = {name: [] for name in addresses}
-    digest: list[float] = []
-    disk: list[float] = []
     try:
         for _ in range(PAIRS * rounds):
             for name in shuffled(addresses):
                 command = _ours(addresses[name], sha256, file.stat().st_size, to)
                 times[name].append(run(command, to, file)["seconds"])
-            digest.append(_digest(file))
-            disk.append(_write(file, to))
     finally:
         for server in poor.values():
             server.close()
     return {
         **{name: median(seconds) for name, seconds in times.items()},
-        "digest": median(digest),
-        "disk": median(disk),
         "again": max(_killed(url, sha256, file, to) for _ in range(5 * rounds)),
     }
+
+
+def _limits(file: Path, to: Path, rounds: int) -> dict[str, float]:
+    """Measure what nobody beats, and what memory costs that was not in use."""
+    taken: dict[str, list[float]] = {"digest": [], "disk": [], "cache": [], "idle": []}
+    for _ in range(rounds):
+        footing.take(file.parent)
+        _warm(file)
+        taken["digest"].append(_digest(file))
+        taken["disk"].append(_copy(file, to, "oflag=direct", "conv=fsync"))
+        footing.take(file.parent)
+        _warm(file)
+        taken["cache"].append(_copy(file, to))
+        time.sleep(IDLE)
+        taken["idle"].append(_copy(file, to))
+    return {name: median(seconds) for name, seconds in taken.items()}
 
 
 def shuffled(things: Iterable[T]) -> list[T]:
@@ -181,12 +193,11 @@ def _digest(file: Path) -> float:
     return time.perf_counter() - began
 
 
-def _write(file: Path, to: Path) -> float:
-    """Return the seconds it takes to write a file past the page cache, reading it included."""
+def _copy(file: Path, to: Path, *options: str) -> float:
+    """Return the seconds it takes to copy a file that is in the page cache."""
     to.mkdir()
-    os.sync()
     began = time.perf_counter()
-    copy = ("dd", f"if={file}", f"of={to / 'copy'}", "bs=1M", "oflag=direct", "conv=fsync")
+    copy = ("dd", f"if={file}", f"of={to / 'copy'}", "bs=1M", *options)
     subprocess.run(copy, check=True, capture_output=True)
     seconds = time.perf_counter() - began
     shutil.rmtree(to)
@@ -233,14 +244,24 @@ def _report(
             ("from nginx alone", f"{more['alone']:.2f} s"),
             ("with a second source of 2 MB/s beside it", f"{more['slow']:.2f} s"),
             ("with a second source that breaks off after 300 kB, always", f"{more['lossy']:.2f} s"),
-            ("for comparison: `hashlib` over the file, nothing else", f"{more['digest']:.2f} s"),
-            ("for comparison: `dd oflag=direct` of the file to the disk", f"{more['disk']:.2f} s"),
             (
                 f"received twice, after `kill -9` at {5 * options.rounds} random points: at most",
                 f"{more['again'] / 2**20:.2f} MiB",
             ),
         ),
     )
+    lines += [
+        "",
+        *page.table(
+            (f"For comparison, medians of {options.rounds}", "measured"),
+            (
+                ("`hashlib` over the file, nothing else", f"{more['digest']:.2f} s"),
+                ("`dd oflag=direct` of the file to the disk", f"{more['disk']:.2f} s"),
+                ("`dd` of the file into the page cache", f"{more['cache']:.2f} s"),
+                (f"the same, {IDLE} s after its memory was freed", f"{more['idle']:.2f} s"),
+            ),
+        ),
+    ]
     page.write("transfer", lines)
     PLOT.write_text(_plot({disk: medians(programs) for disk, programs in taken.items()}), "utf-8")
 
