@@ -13,15 +13,11 @@ from typing import Any, Protocol
 from modelward import activate, bring, fastpath, ledger, neighbours, report, settings
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
-from modelward.examine import Examined, at_gate, look_inside, required
-from modelward.formats import channel as channels
-from modelward.formats import policy as policies
+from modelward.examine import Examined, at_gate, look_inside
 from modelward.formats import strict
-from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob, Release
 from modelward.formats.seal import Look
 from modelward.install import fsops
@@ -34,7 +30,7 @@ from modelward.transfer.neighbour import PATIENCE as NEAR
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
-from modelward.visit import Visit
+from modelward.visit import Moves, Offer, Visit
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
 PATIENCE: Patience | None = None  # tests are hasty
@@ -172,32 +168,21 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             passed = clock.raised(before, logged.verified.time, logged.verified.state.log)
             if passed != before:
                 now = _trusted_time(repository, system, passed, watch)
-        fleet = _fleet_policy(repository)
 
         # 5. Channel: which version is meant for this device now?
-        channel = _channel(repository, fleet, device.config.channel)
+        offer = Offer.of(repository, device.config.channel)
         decisions = {
             model: rollout.decide(
-                channel,
+                offer.channel,
                 model,
                 running=installed.active[model].version if model in installed.active else None,
                 device_id=device.config.device_id,
                 labels=device.config.labels,
                 now=now.astimezone(),  # maintenance windows are local
             )
-            for model in (models or device.config.models or sorted(channel.models))
+            for model in (models or device.config.models or sorted(offer.channel.models))
         }
-        visit = Visit(
-            repository,
-            fleet,
-            channel,
-            installed,
-            device.trials.journal,
-            device,
-            used,
-            floors,
-            now,
-        )
+        visit = Visit(device, installed, device.trials.journal, offer, used, floors, now)
         decisions = {
             model: visit.held_back(model, decision, retry=retry)
             for model, decision in decisions.items()
@@ -205,26 +190,21 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         for model, decision in decisions.items():
             watch.passed(Gate.CHANNEL, f"{model}: {decision.reason}")
         wanted = {model: item.version for model, item in decisions.items() if item.version}
-        kept = visit.kept(wanted)
 
         # 6. Release, 7. Supply chain, 8. Policy: for every release and the components it pins.
-        examined = visit.examine_all(wanted, kept, watch.passed)
+        moves = visit.examine_all(wanted, watch.passed)
 
         # 9. Plan: what is missing, what is the cheapest way to it, and does it fit?
-        chosen = [item.release for item in examined.values()]
+        chosen = moves.releases
         waiting = set() if only_check else bring.waiting(device, chosen, visit.offered())
         planner = bring.plan(
             device, chosen, installed, used, watch, kept=waiting, only_check=only_check
         )
-        after = {
-            **{model: item.release.version for model, item in examined.items()},
-            **{model: slot.version for model, slot in kept.items()},
-        }
         changes = tuple(
             Change(
                 model, installed.active[model].version if model in installed.active else None, new
             )
-            for model, new in after.items()
+            for model, new in moves.versions.items()
         )
         reasons = {model: decision.reason for model, decision in decisions.items()}
         if only_check:
@@ -237,9 +217,9 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         if changes:
             watch.passed(Gate.FETCH, carried.describe())
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
-            installed = _install(device, examined, kept, changes, now, watch, proven, visit)
+            installed = _install(visit, moves, proven, watch)
         else:
-            installed = _forsake(device, visit, watch)
+            installed = _forsake(visit, watch)
 
         # 13. Commit: raise the floors, then drop what is no longer needed.
         raised = replace(
@@ -247,7 +227,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         )
         if activate.may_commit(device, changed):
             _commit(device, raised, changes, watch)
-            _come_to_rest(device, models, repository, channel, installed, now)
+            _come_to_rest(visit, models, installed)
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
@@ -323,25 +303,6 @@ def _reset_of(repository: Repository) -> FloorsReset | None:
         return FloorsReset.of_root(repository.cache.root().unrecognized_fields)
 
 
-def _fleet_policy(repository: Repository) -> FleetPolicy:
-    with at_gate(Gate.METADATA):
-        return FleetPolicy.parse(required(repository, FleetPolicy.TARGET, policies.CAP))
-
-
-def _channel(repository: Repository, fleet: FleetPolicy, name: str) -> Channel:
-    with at_gate(Gate.CHANNEL):
-        if name not in fleet.channels:
-            raise Refused(
-                Gate.CHANNEL,
-                f"there is no channel {name!r}",
-                f"set the device's channel to one of {', '.join(fleet.channels)}",
-            )
-        channel = Channel.parse(required(repository, channels.target_path(name), channels.CAP))
-        if channel.name != name:
-            raise Refused(Gate.CHANNEL, f"the document of {name!r} is one of {channel.name!r}")
-        return channel
-
-
 def _share(device: Device, chosen: Sequence[Release], sources: Sources) -> Share:
     """Return what brings a file together with neighbours that want it too."""
     indexes = {file.blob: file.chunks for release in chosen for file in release.files}
@@ -359,22 +320,16 @@ def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -
         watch.passed(Gate.POLICY, f"{model} {item.release.version}: {held}")
 
 
-def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
-    device: Device,
-    models: Sequence[str],
-    repository: Repository,
-    channel: Channel,
-    installed: Installed,
-    now: datetime,
-) -> None:
+def _come_to_rest(visit: Visit, models: Sequence[str], installed: Installed) -> None:
     """Let the next check take the fast path, unless its answer depends on the time.
 
     It does during a rollout, and where something that failed is to be tried again. Where others
     have seen more of the log, the repository is asked each time.
     """
+    device, repository = visit.device, visit.offer.repository
     config = device.config
     waiting = device.trials.journal.failed or any(
-        entry.rollout for entry in channel.models.values()
+        entry.rollout for entry in visit.offer.channel.models.values()
     )
     if waiting or not config.fingerprint or device.log.heard() is not None:
         fastpath.forget(config.state)
@@ -383,7 +338,7 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
         timestamp=repository.cache.digest("timestamp"),
         settings=settings.asked(config.fingerprint, models),
         generation=installed.number,
-        since=now,
+        since=visit.now,
         expires=min(role.expires for role in repository.cache.roles()),
         repository=config.repository,
         direct=config.repository.startswith("http:") and not config.transfer.proxy,
@@ -393,39 +348,31 @@ def _come_to_rest(  # noqa: PLR0913, PLR0917 - one call site, above
         fastpath.remember(config.state, rest)
 
 
-def _install(  # noqa: PLR0913, PLR0917 - one call site, above
-    device: Device,
-    examined: Mapping[str, Examined],
-    kept: Mapping[str, Slot],
-    changes: Sequence[Change],
-    now: datetime,
-    watch: Watch,
-    proven: Mapping[str, Look],
-    visit: Visit,
-) -> Installed:
-    _look_inside(examined, device.store, watch)  # the rest of gate 8, before any parser does
+def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watch) -> Installed:
+    device = visit.device
+    _look_inside(moves.examined, device.store, watch)  # the rest of gate 8, before any parser does
     # Till now nobody had a reason to touch them at all; staging gives them another name.
     untouched = {
         digest: seen for digest, seen in proven.items() if device.store.look(digest) == seen
     }
     staged = {
         model: device.slots.stage(item.release, item.document, item.evidence)
-        for model, item in examined.items()
+        for model, item in moves.examined.items()
     }
-    _check_staged(device, {**staged, **kept}, untouched)
-    watch.passed(
-        Gate.INSTALL, "; ".join(f"{change.model} {change.after} is staged" for change in changes)
-    )
+    _check_staged(device, {**staged, **moves.kept}, untouched)
+    names = (f"{model} {version} is staged" for model, version in moves.versions.items())
+    watch.passed(Gate.INSTALL, "; ".join(names))
     revoked = visit.revoked(device.trials.kept())
-    activate.activate(device, staged, kept, now, watch.passed, revoked=revoked)
+    activate.activate(device, staged, moves.kept, visit.now, watch.passed, revoked=revoked)
     return device.slots.installed()
 
 
-def _forsake(device: Device, visit: Visit, watch: Watch) -> Installed:
+def _forsake(visit: Visit, watch: Watch) -> Installed:
     """Keep nothing to fall back to that the channel has revoked since."""
-    if device.trials.drop(visit.revoked(device.trials.kept())):
+    trials = visit.device.trials
+    if trials.drop(visit.revoked(trials.kept())):
         watch.passed(Gate.INSTALL, "what was revoked is not kept to fall back to any more")
-    return device.slots.installed()
+    return visit.device.slots.installed()
 
 
 def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Watch) -> None:

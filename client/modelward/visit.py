@@ -11,7 +11,9 @@ from datetime import datetime
 
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused
-from modelward.examine import Examined, examine
+from modelward.examine import Examined, at_gate, examine, required
+from modelward.formats import channel as channels
+from modelward.formats import policy as policies
 from modelward.formats import release as releases
 from modelward.formats.channel import Channel
 from modelward.formats.floors import Floors
@@ -26,27 +28,85 @@ from modelward.trust.rollout import Decision
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One device's visit to one state of a repository.
+class Offer:
+    """What one state of a repository offers to a channel.
 
     Attributes:
         repository: The repository, refreshed.
         fleet: Policy for the fleet.
-        channel: What is offered.
-        installed: What is installed.
-        journal: What failed on this device, and what it was told.
-        device: The device.
-        sources: Where small blobs come from.
-        floors: The least that is accepted.
-        now: Trusted time.
+        channel: Which version is meant for which devices.
     """
 
     repository: Repository
     fleet: FleetPolicy
     channel: Channel
+
+    @classmethod
+    def of(cls, repository: Repository, channel: str) -> "Offer":
+        """Read what a repository offers to the channel of that name.
+
+        Raises:
+            Refused: There is no such channel, or a document is not valid.
+            Unavailable: A document could not be fetched.
+        """
+        with at_gate(Gate.METADATA):
+            fleet = FleetPolicy.parse(required(repository, FleetPolicy.TARGET, policies.CAP))
+        with at_gate(Gate.CHANNEL):
+            if channel not in fleet.channels:
+                raise Refused(
+                    Gate.CHANNEL,
+                    f"there is no channel {channel!r}",
+                    f"set the device's channel to one of {', '.join(fleet.channels)}",
+                )
+            document = required(repository, channels.target_path(channel), channels.CAP)
+            found = Channel.parse(document)
+            if found.name != channel:
+                raise Refused(Gate.CHANNEL, f"the document of {channel!r} is one of {found.name!r}")
+        return cls(repository, fleet, found)
+
+
+@dataclass(frozen=True)
+class Moves:
+    """The models that move in one switch.
+
+    Attributes:
+        examined: Those that move to a release which passed gates 6 to 8.
+        kept: Those that go back to a slot which ran here before.
+    """
+
+    examined: Mapping[str, Examined]
+    kept: Mapping[str, Slot]
+
+    @property
+    def releases(self) -> list[Release]:
+        """The releases that are new here."""
+        return [item.release for item in self.examined.values()]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The version that each model moves to."""
+        new = {model: item.release.version for model, item in self.examined.items()}
+        return new | {model: slot.version for model, slot in self.kept.items()}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One device's visit to one state of a repository.
+
+    Attributes:
+        device: The device.
+        installed: What is installed on it.
+        journal: What failed on it, and what it was told.
+        offer: What the repository offers.
+        sources: Where small blobs come from.
+        floors: The least that is accepted.
+        now: Trusted time.
+    """
+
+    device: Device
     installed: Installed
     journal: Journal
-    device: Device
+    offer: Offer
     sources: Sources
     floors: Floors
     now: datetime
@@ -66,14 +126,14 @@ class Visit:
 
     def _instead(self, model: str, version: str) -> Decision | None:
         """Return what is kept, if what runs is revoked and what is offered does not work here."""
-        before = self.channel.models[model].previous
-        if not before or before == version or not self.kept({model: before}):
+        before = self.offer.channel.models[model].previous
+        if not before or before == version or not self._kept({model: before}):
             return None
         return Decision(before, f"{version} failed on this device, and what runs is revoked")
 
     def revoked(self, generations: Iterable[Installed]) -> set[str]:
         """Return the digests of the releases in generations that the channel has revoked."""
-        models = self.channel.models
+        models = self.offer.channel.models
         return {
             slot.sha256
             for installed in generations
@@ -83,12 +143,12 @@ class Visit:
 
     def _pin(self, model: str) -> Pin | None:
         """Return what holds a model where it is; what is revoked is not held."""
-        pin, entry = self.journal.pins.get(model), self.channel.models.get(model)
+        pin, entry = self.journal.pins.get(model), self.offer.channel.models.get(model)
         if pin is None or pin.slot != self.installed.active.get(model):
             return None
         return None if entry and pin.slot.version in entry.revoked else pin
 
-    def kept(self, wanted: Mapping[str, str]) -> dict[str, Slot]:
+    def _kept(self, wanted: Mapping[str, str]) -> dict[str, Slot]:
         """Return the slots to go back to: of models whose running version was revoked.
 
         A release that ran here was verified and approved. Its counter lies below the floor, but
@@ -97,7 +157,7 @@ class Visit:
         found = {}
         for model, version in wanted.items():
             running, slot = self.installed.active.get(model), self.installed.previous.get(model)
-            revoked = running and running.version in self.channel.models[model].revoked
+            revoked = running and running.version in self.offer.channel.models[model].revoked
             same = slot is not None and slot.version == version
             if slot and same and revoked and self._digest(model, version) == slot.sha256:
                 found[model] = slot
@@ -113,7 +173,7 @@ class Visit:
             Unavailable: One of them could not be fetched.
         """
         queue = []
-        for model, entry in self.channel.models.items():
+        for model, entry in self.offer.channel.models.items():
             queue.append((model, entry.version))
             running = self.installed.active.get(model)
             if entry.previous and (running is None or running.version in entry.revoked):
@@ -124,29 +184,26 @@ class Visit:
             if (model, version) in seen:
                 continue
             seen.add((model, version))
-            document = self.repository.target(releases.target_path(model, version), releases.CAP)
+            document = self.offer.repository.target(
+                releases.target_path(model, version), releases.CAP
+            )
             with suppress(FormatError):  # nobody will ever install it
                 release = Release.parse(document or b"")
                 yield release
                 queue += release.requires.components
 
-    def examine_all(
-        self,
-        wanted: Mapping[str, str],
-        kept: Mapping[str, Slot],
-        passed: Callable[[Gate, str], None],
-    ) -> dict[str, Examined]:
+    def examine_all(self, wanted: Mapping[str, str], passed: Callable[[Gate, str], None]) -> Moves:
         """Examine each release that is wanted and not here, and the components it pins.
 
         Args:
             wanted: Versions by model.
-            kept: Those of them that are slots to go back to.
             passed: Is told what each gate finds.
 
         Raises:
             Refused: A gate said no.
             Unavailable: Something could not be had.
         """
+        kept = self._kept(wanted)
         found: dict[str, Examined] = {}
         queue = {model: version for model, version in wanted.items() if model not in kept}
         chosen = dict(wanted)
@@ -169,10 +226,9 @@ class Visit:
                 if component not in found and component not in kept:
                     queue[component] = pinned
         self._check_held(found)
-        moving = {model: item.release.version for model, item in found.items()}
-        moving |= {model: slot.version for model, slot in kept.items()}
-        self._check_components(moving, kept)
-        return found
+        moves = Moves(found, kept)
+        self._check_components(moves)
+        return moves
 
     def _check_wanted(self, model: str, component: str) -> None:
         """Refuse a component that this device is not meant to run (attack row 9)."""
@@ -190,14 +246,14 @@ class Visit:
 
     def _digest(self, model: str, version: str) -> str | None:
         """Return the digest of a release's document, as its role signed it."""
-        info = self.repository.target_info(releases.target_path(model, version))
+        info = self.offer.repository.target_info(releases.target_path(model, version))
         return info.hashes.get("sha256") if info else None
 
     def _examine(self, model: str, version: str) -> Examined:
         slot = self.installed.active.get(model)
         return examine(
-            self.repository,
-            self.fleet,
+            self.offer.repository,
+            self.offer.fleet,
             model,
             version,
             fetch_blob=self._small_blob,
@@ -224,12 +280,13 @@ class Visit:
                     f"run `modelward unpin {model}` if it may move",
                 )
 
-    def _check_components(self, moving: Mapping[str, str], kept: Mapping[str, Slot]) -> None:
+    def _check_components(self, moves: Moves) -> None:
         """Refuse to break a model that stays by moving a component that it needs."""
+        moving = moves.versions
         for model, running in self.installed.active.items():
-            if model in moving and model not in kept:
+            if model in moves.examined:
                 continue
-            slot = kept.get(model, running)
+            slot = moves.kept.get(model, running)
             release, _ = self.device.slots.release(model, slot)
             for component, needed in release.requires.components:
                 if moving.get(component, needed) != needed:
