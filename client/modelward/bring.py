@@ -22,16 +22,14 @@ from modelward.transfer.sources import SMALL, Sources
 
 
 class Watch(Protocol):
-    """Is told what happens; see `modelward.update.Watch`."""
+    """Is told what happens, for people and for machines."""
 
-    @property
-    def passed(self) -> Callable[[Gate, str], None]:
-        """Notes that a gate was passed, or what happened at it."""
+    def passed(self, gate: Gate, detail: str) -> None:
+        """Note that a gate was passed."""
         ...
 
-    @property
-    def fetching(self) -> Callable[[int, int, str], None]:
-        """Notes how many bytes of how many have arrived, and from where the last ones."""
+    def fetching(self, received: int, total: int, source: str) -> None:
+        """Note how many bytes of how many have arrived, and from where the last ones; often."""
         ...
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from modelward.bring import Watch
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused, Unavailable
 from modelward.formats import strict
@@ -15,7 +16,7 @@ from modelward.repair import Repaired, repair
 from modelward.scan import Progress
 from modelward.transfer.medium import Medium, open_medium
 from modelward.transfer.sources import Sources
-from modelward.update import Outcome, Watch, update
+from modelward.update import Outcome, update
 
 _TIMESTAMP = "metadata/timestamp.json"
 _TIMESTAMP_CAP = 16_384  # bytes

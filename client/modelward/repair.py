@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelward import activate, alarm, fastpath, restore, scan, update
+from modelward.bring import Watch
 from modelward.device import Device
 from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
 from modelward.examine import examine, required
@@ -49,7 +50,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
     device: Device,
     models: Sequence[str],
     progress: Progress,
-    watch: update.Watch,
+    watch: Watch,
     given: Sources | None = None,
     *,
     keep_waiting: Callable[[str], bool] = fsops.never,
@@ -90,7 +91,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
 class _Repair:
     """One repair of one device."""
 
-    def __init__(self, device: Device, used: Sources, watch: update.Watch, found: Scanned) -> None:
+    def __init__(self, device: Device, used: Sources, watch: Watch, found: Scanned) -> None:
         self._device = device
         self._sources = used
         self._watch = watch

@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from modelward import activate, bring, fastpath, ledger, neighbours, report, settings
+from modelward.bring import Watch
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import Examined, at_gate, look_inside
@@ -34,18 +35,6 @@ from modelward.visit import Moves, Offer, Visit
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
 PATIENCE: Patience | None = None  # tests are hasty
-
-
-class Watch(Protocol):
-    """Is told what happens, for people and for machines."""
-
-    def passed(self, gate: Gate, detail: str) -> None:
-        """Note that a gate was passed."""
-        ...
-
-    def fetching(self, received: int, total: int, source: str) -> None:
-        """Note how many bytes of how many have arrived, and from where the last ones; often."""
-        ...
 
 
 @dataclass(frozen=True)
