@@ -11,8 +11,8 @@ from modelward.formats.installed import Slot
 from modelward.formats.release import Release
 from modelward.log_memory import Memory
 from modelward.picture import svg
-from modelward.trust.repository import RoleState
 from modelward.trust.supply_chain import Attested, Chain, StepRecord
+from modelward.trust.tuf_cache import RoleState
 
 RELEASE = Path(__file__).parent / "vectors/formats/release/good-full.json"
 EXPIRES = datetime(2027, 1, 2, tzinfo=UTC)

@@ -10,8 +10,8 @@ from modelward.errors import UsageError
 from modelward.formats import strict
 from modelward.formats.installed import Slot
 from modelward.log_memory import Memory, remember
-from modelward.trust.repository import Cache, RoleState
 from modelward.trust.supply_chain import Attested
+from modelward.trust.tuf_cache import Cache, RoleState
 
 SHORT = 8  # digits of a key id or digest that people compare
 

@@ -27,8 +27,9 @@ from modelward.install.log_state import Kept, LogStore
 from modelward.trust import log
 from modelward.trust.growth import check_growth, tiles_between
 from modelward.trust.log import NeedsTiles, Verified
-from modelward.trust.repository import TOP_LEVEL, Cache, Fetcher
 from modelward.trust.split_view import SplitView, check_same_size
+from modelward.trust.tuf_cache import TOP_LEVEL, Cache
+from modelward.trust.tuf_client import Fetcher
 
 
 @dataclass(frozen=True)

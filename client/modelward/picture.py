@@ -6,8 +6,8 @@ from html import escape
 
 from modelward.explain import SHORT, Explanation, short
 from modelward.formats import strict
-from modelward.trust.repository import RoleState
 from modelward.trust.supply_chain import Chain, StepRecord
+from modelward.trust.tuf_cache import RoleState
 
 # Pixels. The first row of boxes is at 0; all of the chart is moved below the text above it.
 _MARGIN, _STEP_X, _STEP_Y, _WIDTH, _HEIGHT = 24, 204, 124, 170, 96

@@ -30,7 +30,7 @@ from modelward.install.reports import ReportStore
 from modelward.log_memory import Memory
 from modelward.transfer.network import Network
 from modelward.transfer.post import Answer, post
-from modelward.trust.repository import Cache
+from modelward.trust.tuf_cache import Cache
 
 PATH = "/reports"
 AGAIN = timedelta(hours=1)  # the same refusal is reported this often

@@ -16,7 +16,8 @@ from tuf.api.metadata import TargetFile
 
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats.floors import Floors
-from modelward.trust.repository import Cache, Repository, check_root, verified
+from modelward.trust.repository import Repository, check_root, verified
+from modelward.trust.tuf_cache import Cache
 from tests.simulator.tuf_repository import TOP_LEVEL, TufRepository, in_days
 
 BASE = "https://example.com"

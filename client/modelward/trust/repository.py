@@ -7,129 +7,28 @@ a second timestamp under a version already seen (row 16), and errors that say wh
 
 import dataclasses
 import hashlib
-import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 from urllib.parse import quote
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.ngclient import Updater, UpdaterConfig
 
-from modelward.errors import PUT_ROOT_BACK, Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.errors import PUT_ROOT_BACK, Gate, Refused
 from modelward.formats import strict
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
+from modelward.trust.tuf_cache import TOP_LEVEL, Cache, state_of
+from modelward.trust.tuf_client import Fetcher, TufFetcher, errors_about
 
 # Roots are counted from the provisioned one: enough for a rotation a day over ten years. Each must
 # be signed by the one before it, so nobody can make a device walk further than root was rotated.
 MAX_ROOTS = 4096
-_DISTRUST = (
-    "do not trust this server: use another mirror, and tell the security team; if it was "
-    "restored from a backup, whoever runs it must publish past what was lost"
-)
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
-TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
-
-logging.getLogger("tuf").setLevel(logging.ERROR)
-
-
-class Fetcher(Protocol):
-    """Brings bytes from anywhere; nothing it brings is trusted."""
-
-    def fetch(self, url: str, limit: int) -> bytes:
-        """Return the body at `url`.
-
-        Raises:
-            TooLong: The body is longer than `limit` bytes; reading stopped there.
-            NotFound: The server has no such file.
-            Unavailable: Anything else went wrong.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class RoleState:
-    """One role of the repository, as verified.
-
-    Attributes:
-        name: The role's name.
-        version: Its metadata's version.
-        expires: When that expires.
-        threshold: How many keys must sign.
-        signers: Key ids whose signatures are valid and count.
-        keys: All key ids that may sign.
-    """
-
-    name: str
-    version: int
-    expires: datetime
-    threshold: int
-    signers: tuple[str, ...]
-    keys: tuple[str, ...]
-
-
-class Cache:
-    """TUF's cached metadata: what the last refresh verified, byte for byte as it was served.
-
-    Args:
-        directory: Where it is: `root.json`, `timestamp.json` ...
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def file(self, role: str) -> Path:
-        """Return the metadata file of a role."""
-        return self._directory / f"{quote(role, '')}.json"
-
-    def read(self, role: str) -> Metadata[Any]:
-        """Return the metadata of a role.
-
-        Raises:
-            OSError: It cannot be read.
-            RepositoryError: It is damaged.
-        """
-        # Metadata.from_file has an error of its own for what cannot be read.
-        return Metadata[Any].from_bytes(self.file(role).read_bytes())
-
-    def digest(self, role: str) -> str:
-        """Return the SHA-256 digest of the metadata file of a role."""
-        return hashlib.sha256(self.file(role).read_bytes()).hexdigest()
-
-    def root(self) -> Root:
-        """Return the newest root."""
-        return cast("Root", self.read(Root.type).signed)
-
-    def snapshot(self) -> Snapshot:
-        """Return the newest snapshot."""
-        return cast("Snapshot", self.read(Snapshot.type).signed)
-
-    def roles(self) -> Iterator[RoleState]:
-        """Yield the state of every role seen so far, top-level roles first.
-
-        Raises:
-            Unavailable: The cache is damaged; the next refresh mends it.
-        """
-        try:
-            root = self.root()
-            for name in TOP_LEVEL:
-                yield _state(name, self.read(name), root)
-            targets = cast("Targets", self.read(Targets.type).signed)
-            delegated = targets.delegations.roles if targets.delegations else None
-            for name in delegated or ():
-                if self.file(name).exists():
-                    yield _state(name, self.read(name), targets)
-        except (OSError, tuf_errors.RepositoryError, ValueError, AttributeError) as error:
-            raise Unavailable(
-                f"the metadata of the last update cannot be read: {_sentence(error)}",
-                "run `modelward update`",
-            ) from error
 
 
 class Repository:
@@ -162,11 +61,11 @@ class Repository:
     ) -> None:
         self.cache = Cache(cache)
         self._targets_url = targets_url if targets_url.endswith("/") else targets_url + "/"
-        self._fetcher = _TufFetcher(fetcher, before_timestamp=self._check_root_expiry)
+        self._fetcher = TufFetcher(fetcher, before_timestamp=self._check_root_expiry)
         self._floors = floors or Floors()
         self._refuse_replay = refuse_replay
         self._now: datetime | None = None
-        with _tuf_errors("the provisioned root", PUT_ROOT_BACK):
+        with errors_about("the provisioned root", PUT_ROOT_BACK):
             self._updater = Updater(
                 str(cache),
                 metadata_url,
@@ -183,7 +82,7 @@ class Repository:
                 this device has already acted upon.
             Unavailable: Something could not be fetched.
         """
-        with _tuf_errors("the repository's metadata"):
+        with errors_about("the repository's metadata"):
             self._updater.refresh()
         self._check_versions()
         if self._refuse_replay:
@@ -214,7 +113,7 @@ class Repository:
             Refused: A role's metadata, or the target itself, is not valid.
             Unavailable: Something could not be fetched.
         """
-        with _tuf_errors(f"the target {path}"):
+        with errors_about(f"the target {path}"):
             info = self._updater.get_targetinfo(path)
             if info is None:
                 return None
@@ -232,7 +131,7 @@ class Repository:
             Refused: A role's metadata is not valid.
             Unavailable: Something could not be fetched.
         """
-        with _tuf_errors(f"the target {path}"):
+        with errors_about(f"the target {path}"):
             info = self._updater.get_targetinfo(path)
             if info is not None:
                 self._check_vouching(path)
@@ -260,7 +159,7 @@ class Repository:
         )
 
     def _role_floor(self, role: str) -> RoleFloor:
-        state = _state(role, self.cache.read(role), self.cache.root())
+        state = state_of(role, self.cache.read(role), self.cache.root())
         digest = self.cache.digest(role)
         return RoleFloor(state.version, digest, frozenset(state.signers))
 
@@ -368,7 +267,7 @@ def check_root(data: bytes) -> int:
     Raises:
         Refused: It is not root metadata, or not signed by its own threshold.
     """
-    with _tuf_errors("the root metadata"):
+    with errors_about("the root metadata"):
         root = Metadata[Root].from_bytes(data)
         if not isinstance(root.signed, Root):
             raise tuf_errors.RepositoryError("it is metadata of another role")
@@ -385,7 +284,7 @@ def verified(info: TargetFile, blocks: Iterable[memoryview]) -> Iterator[memoryv
         Refused: The bytes are not the target.
     """
     received = 0
-    with _tuf_errors(f"the target {info.path}"):
+    with errors_about(f"the target {info.path}"):
         digests = {name: _digest(name) for name in info.hashes}
         for block in blocks:
             received += len(block)
@@ -430,104 +329,3 @@ def _check_info(info: TargetFile, cap: int | None) -> None:
         raise Refused(
             Gate.METADATA, f"the target {info.path} has {info.length} bytes, at most {cap} may be"
         )
-
-
-def _state(
-    name: str,
-    metadata: Metadata[Any],
-    delegator: Root | Targets,
-) -> RoleState:
-    result = delegator.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
-    return RoleState(
-        name=name,
-        version=metadata.signed.version,
-        expires=metadata.signed.expires,
-        threshold=result.threshold,
-        signers=tuple(sorted(result.signed)),
-        keys=tuple(sorted({**result.signed, **result.unsigned})),
-    )
-
-
-class _TufFetcher(FetcherInterface):
-    """Lets TUF's client fetch through a `Fetcher`, in memory."""
-
-    def __init__(self, fetcher: Fetcher, before_timestamp: Callable[[], None]) -> None:
-        self._inner = fetcher
-        self._before_timestamp = before_timestamp
-        self.served_timestamp: bytes | None = None
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        raise NotImplementedError  # never called: both callers are overridden below
-
-    def download_bytes(self, url: str, max_length: int) -> bytes:
-        is_timestamp = url.rpartition("/")[2] == "timestamp.json"
-        if is_timestamp:
-            self._before_timestamp()
-        try:
-            data = self._inner.fetch(url, max_length)
-        except Refused as error:
-            error.gate = Gate.METADATA
-            raise
-        except TooLong as error:
-            raise tuf_errors.DownloadLengthMismatchError(error.reason) from error
-        except NotFound as error:
-            raise tuf_errors.DownloadHTTPError(error.reason, error.status) from error
-        except Unavailable as error:
-            raise tuf_errors.DownloadError(error.reason) from error
-        if is_timestamp:
-            self.served_timestamp = data
-        return data
-
-
-@contextmanager
-def _tuf_errors(subject: str, if_invalid: str = _DISTRUST) -> Iterator[None]:
-    """Turn what TUF's client raises into what a person can act upon."""
-    try:
-        yield
-    except tuf_errors.ExpiredMetadataError as error:
-        raise Refused(
-            Gate.METADATA,
-            f"{subject}: {_sentence(error)}",
-            "either the repository is no longer kept up, or someone keeps newer metadata from "
-            "this device; check this device's clock and the repository",
-        ) from error
-    except tuf_errors.DownloadLengthMismatchError as error:
-        raise Refused(
-            Gate.METADATA,
-            f"{subject}: {_sentence(error)}",
-            "the server sends more than the repository signed: use another mirror",
-        ) from error
-    except tuf_errors.DownloadError as error:
-        problem = Unavailable(
-            f"{subject} could not be fetched: {_sentence(error)}",
-            getattr(error.__cause__, "advice", "")
-            or "check the network and the repository's address, then try again",
-            Gate.METADATA,
-        )
-        problem.again = getattr(error.__cause__, "again", None)
-        raise problem from error
-    except OSError as error:
-        raise Unavailable(
-            f"TUF's cache could not be read or written: {error}",
-            "check the permissions and free space of the state directory",
-            Gate.METADATA,
-        ) from error
-    except (
-        tuf_errors.RepositoryError,
-        RecursionError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        # Beside TUF's own errors, whatever its parser trips over: it was not well-formed.
-        raise Refused(
-            Gate.METADATA,
-            f"{subject} is not valid: {_sentence(error)}",
-            if_invalid,
-        ) from error
-
-
-def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) < 300 else text[:297] + "..."  # noqa: PLR2004 - fits a terminal

@@ -31,8 +31,9 @@ from modelward.transfer.plan import Here, How, Limits, Way, make
 from modelward.transfer.sources import blob_path
 from modelward.trust import policy as trust_policy
 from modelward.trust.merkle import cover
-from modelward.trust.repository import Fetcher, Repository
+from modelward.trust.repository import Repository
 from modelward.trust.tiles import tiles_for
+from modelward.trust.tuf_client import Fetcher
 from modelward_repo.export.have import Having
 from modelward_repo.log.places import CHECKPOINT, tile_path
 from modelward_repo.publish.target import Source

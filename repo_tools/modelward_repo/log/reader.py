@@ -20,7 +20,8 @@ from modelward.formats.tlog_proof import TimestampProof
 from modelward.ledger import policy_of
 from modelward.trust import log
 from modelward.trust.log import NeedsTiles, Verified
-from modelward.trust.repository import Fetcher, Repository
+from modelward.trust.repository import Repository
+from modelward.trust.tuf_client import Fetcher
 from modelward_repo.log.places import CHECKPOINT, archive_path, tile_path
 from modelward_repo.publish.target import Source
 

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 
 from modelward.config.address import check_repository
 from modelward.errors import NotFound, TooLong, UsageError
-from modelward.trust.repository import Fetcher, Repository
+from modelward.trust.repository import Repository
+from modelward.trust.tuf_client import Fetcher
 from modelward_repo.publish.staging import FIRST_ROOT, TIMESTAMP
 from modelward_repo.storage import Storage
 
