@@ -26,7 +26,7 @@ from modelward.formats.policy import format_of
 from modelward.formats.release import Blob, Release, ReleaseFile, Requirements
 from modelward.formats.ticket import FILE as TICKET_FILE
 from modelward.formats.ticket import Ticket
-from modelward_repo.publish import staging as staged
+from modelward_repo.publish import versions
 from modelward_repo.publish.blobs import blob_path
 from modelward_repo.publish.release import GOLDEN
 from modelward_repo.publish.staging import Online, Staging
@@ -257,7 +257,7 @@ def restore(world: World, backup: Path) -> None:
     The content is that of the backup, signed anew under versions above all that the thief used:
     devices have seen those. (That the stolen keys are replaced, too, is left out.)
     """
-    used = staged._versions(world.storage)
+    used = versions.last(world.storage)
     timestamp = _timestamp_version(world.repository)
     shutil.rmtree(world.repository)
     shutil.copytree(backup, world.repository)

@@ -6,7 +6,7 @@ other record of what waits than the log itself, and nothing to lose.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,6 +27,7 @@ from modelward_repo.log.add_checkpoint import check_url
 from modelward_repo.log.cosigning import Collect, Collector, Tree
 from modelward_repo.log.places import CHECKPOINT, WITNESSES, archive_path
 from modelward_repo.log.writer import LogWriter, last_entry, signed_tree
+from modelward_repo.roles import metadata as tuf
 from modelward_repo.storage import Storage
 
 KEY = "log"  # KEYS/<holder>/log.key
@@ -106,7 +107,37 @@ class Ledger:
         """Tell whether this is the newest leaf."""
         return LogWriter(self.storage, self.policy.vkey).last() == leaf.to_bytes()
 
-    def prove(self, key: LogKey, not_after: datetime) -> TimestampProof:
+    def prove(
+        self, timestamp: Metadata[Timestamp], key: LogKey, signers: Sequence[Signer]
+    ) -> bytes:
+        """Sign a timestamp again, with a proof of the last leaf and fresh cosignatures.
+
+        Args:
+            timestamp: The timestamp, with its version and expiry; the proof is put into it.
+            key: What asks the witnesses.
+            signers: Whoever signs it.
+
+        Returns:
+            Its file.
+
+        Raises:
+            Waiting: Too few witnesses cosigned.
+            ModelwardError: No proof fits.
+        """
+        signed = timestamp.signed
+        proof: TimestampProof | None = self._prove(key, signed.expires)
+        while proof:
+            signed.unrecognized_fields[PROOF_FIELD] = proof.to_dict()
+            data = tuf.sign(timestamp, signed.version, signed.expires, signers)
+            if len(data) < TIMESTAMP_CAP:
+                return data
+            proof = _shortened(proof, self.policy)
+        raise ModelwardError(
+            f"no proof of the log fits into a timestamp of {TIMESTAMP_CAP} bytes",
+            "have fewer witnesses in the quorum, or some of them cosign with Ed25519 keys",
+        )
+
+    def _prove(self, key: LogKey, not_after: datetime) -> TimestampProof:
         """Have witnesses cosign the newest tree, and return the proof for its last leaf.
 
         Args:
@@ -214,12 +245,7 @@ def log_vkey(origin: str, key: Key) -> VerifierKey:
     return VerifierKey(origin, SignatureType.ED25519, bytes.fromhex(key.public))
 
 
-def attach(timestamp: Metadata[Timestamp], proof: TimestampProof) -> None:
-    """Let a proof ride in a timestamp."""
-    timestamp.signed.unrecognized_fields[PROOF_FIELD] = proof.to_dict()
-
-
-def shortened(proof: TimestampProof, policy: LogPolicy) -> TimestampProof | None:
+def _shortened(proof: TimestampProof, policy: LogPolicy) -> TimestampProof | None:
     """Return a proof with one thing less that devices can do without; None if there is none.
 
     Cosignatures beyond the quorum go first, the longest of them; then the tail, whose absence

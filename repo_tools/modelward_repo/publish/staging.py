@@ -11,7 +11,6 @@ waits, and every later change builds upon it (see `modelward_repo.publish.ledger
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,10 +26,9 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from modelward.errors import ModelwardError, NotFound, TooLong, UsageError
 from modelward.formats.tlog_proof import FIELD as PROOF_FIELD
-from modelward.formats.tlog_proof import TimestampProof
 from modelward.trust.repository import Repository
 from modelward_repo.log.places import archive_path
-from modelward_repo.publish import ledger
+from modelward_repo.publish import ledger, versions
 from modelward_repo.publish.ledger import Ledger, LogKey, Waiting
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.storage import Storage
@@ -38,7 +36,6 @@ from modelward_repo.storage import Storage
 TIMESTAMP = "metadata/timestamp.json"
 FIRST_ROOT = "metadata/1.root.json"
 STAGED = "staged:///"
-_VERSIONED = re.compile(r"metadata/([1-9][0-9]*)\.(.+)\.json")
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Staging:
                 "there is no repository here",
                 "name its directory with --repository, or make one with `modelward-repo init`",
             )
-        root = f"metadata/{_versions(storage).get('root', 1)}.root.json"
+        root = f"metadata/{versions.last(storage).get('root', 1)}.root.json"
         timestamp: Metadata[Timestamp] = _parse(TIMESTAMP, storage.read(TIMESTAMP))
         snapshot = f"metadata/{timestamp.signed.snapshot_meta.version}.snapshot.json"
         return cls(
@@ -330,10 +327,11 @@ class Staging:
             Waiting: The change is logged, but too few witnesses cosigned; the old state is still
                 published, and the next publisher builds upon the change.
         """
-        if not self._timestamp_file or self._online is None:
+        online = self._online
+        if not self._timestamp_file or online is None:
             raise RuntimeError("finish() was not called")
         log = Ledger.of(self._storage, self.root.signed)
-        if log and self._online.log is None:
+        if log and online.log is None:
             raise UsageError(
                 f"the log {log.policy.origin} must record this, but its key is not here",
                 f"run this where KEYS/<holder>/{ledger.KEY}.key is kept, and name that folder "
@@ -343,15 +341,16 @@ class Staging:
         for path in sorted(self._new, key=lambda path: path.startswith("metadata/")):
             if path != root:
                 self._storage.write_new(path, self._new[path])
-        if log and self._online.log:
-            self._log(log, self._online.log, self._new.get(root) or self._storage.read(root))
+        if log and online.log:
+            root_file = self._new.get(root) or self._storage.read(root)
+            self._log(log, online.log, online.timestamp, root_file)
         if root in self._new and not root_last:
             self._storage.write_new(root, self._new[root])
         self._storage.replace(TIMESTAMP, self._timestamp_file)
         if root in self._new and root_last:
             self._storage.write_new(root, self._new[root])
 
-    def _log(self, log: Ledger, key: LogKey, root: bytes) -> None:
+    def _log(self, log: Ledger, key: LogKey, signers: Sequence[Signer], root: bytes) -> None:
         """Log the change and give the timestamp its proof.
 
         Raises:
@@ -367,28 +366,10 @@ class Staging:
             # The first of all is made aside and waits; an old one keeps the proof that it has.
             return
         try:
-            self._prove(log, key)
+            self._timestamp_file = log.prove(self.timestamp, key, signers)
         except Waiting:
             if changed:
                 raise
-
-    def _prove(self, log: Ledger, key: LogKey) -> None:
-        """Sign the timestamp again, with a proof that fresh cosignatures are part of."""
-        if self.timestamp is None or self._online is None:
-            raise RuntimeError("there is nothing to prove")
-        signed = self.timestamp.signed
-        proof: TimestampProof | None = log.prove(key, signed.expires)
-        while proof:
-            ledger.attach(self.timestamp, proof)
-            data = tuf.sign(self.timestamp, signed.version, signed.expires, self._online.timestamp)
-            if len(data) < ledger.TIMESTAMP_CAP:
-                self._timestamp_file = data
-                return
-            proof = ledger.shortened(proof, log.policy)
-        raise ModelwardError(
-            f"no proof of the log fits into a timestamp of {ledger.TIMESTAMP_CAP} bytes",
-            "have fewer witnesses in the quorum, or some of them cosign with Ed25519 keys",
-        )
 
     def _put(
         self, role: str, metadata: Metadata[Any], signers: Sequence[Signer]
@@ -401,12 +382,7 @@ class Staging:
         return version, data
 
     def _last_taken(self) -> dict[str, int]:
-        """Return per role the version before the next free one.
-
-        A killed publisher may have left a file of the next version, and a cache may have seen it:
-        a version that was ever written is never used for other content. But those far above, which
-        a thief may have signed before the keys were replaced, do not make later ones impossible.
-        """
+        """Return per role the version before the next free one."""
         listed = {
             name.removesuffix(".json"): file.version
             for name, file in self.snapshot.signed.meta.items()
@@ -414,13 +390,7 @@ class Staging:
         if self.timestamp:
             listed[Snapshot.type] = self.timestamp.signed.snapshot_meta.version
             listed[Root.type] = self.root.signed.version
-        taken = {}
-        for role, versions in _written(self._storage).items():
-            last = listed.get(role, 0)
-            while last + 1 in versions:
-                last += 1
-            taken[role] = last
-        return taken
+        return versions.last_taken(self._storage, listed)
 
     def _expires(self, role: str) -> datetime:
         validity: timedelta = tuf.validity(self.delegator(role), role)
@@ -440,17 +410,3 @@ def target_file(path: str, digest: str) -> str:
     """Return where a target's file lies (TUF 6.2, consistent snapshots)."""
     directory, slash, name = path.rpartition("/")
     return f"targets/{directory}{slash}{digest}.{name}"
-
-
-def _versions(storage: Storage) -> dict[str, int]:
-    """Return the highest version of each role that was ever written."""
-    return {role: max(versions) for role, versions in _written(storage).items()}
-
-
-def _written(storage: Storage) -> dict[str, set[int]]:
-    """Return the versions of each role that were ever written."""
-    versions: dict[str, set[int]] = {}
-    for path in storage.list("metadata"):
-        if match := _VERSIONED.fullmatch(path):
-            versions.setdefault(match[2], set()).add(int(match[1]))
-    return versions
