@@ -217,7 +217,7 @@ class KeyFile:
         except OSError as error:
             raise UsageError(
                 f"the key {self.path} cannot be read: {error.strerror}",
-                "run this where that key is kept, or name another folder with --keys",
+                "run this where that key is kept, or name another file or folder of keys",
             ) from error
 
 
