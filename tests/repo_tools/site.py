@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import secrets
 import shutil
@@ -31,23 +30,11 @@ from modelward_repo.roles.keys import KeyFile
 from modelward_repo.storage.local import LocalStorage
 from modelward_repo.supply_chain.attest import attest
 from tests.simulator.model_files import onnx_file
+from tests.simulator.world import Done
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = ROOT / "metadata/minimal.toml"
 MODELS = ("alpha", "beta")
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from threading import Thread
 from typing import Any, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tuf.api.metadata import Metadata, Timestamp
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from modelward.formats.leaf import REPOSITORY_FIELD, Leaf, RoleDigest
@@ -30,6 +28,7 @@ from modelward_repo.publish.staging import Staging
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles import private
 from modelward_repo.roles.keys import KeyFile, from_sslib
+from tests.simulator.listener import Listener
 from tests.simulator.log import Log, cosign, key
 from tests.simulator.thief import Thief
 from tests.simulator.world import World, no_passphrase, now
@@ -49,8 +48,7 @@ class Witnesses:
     """
 
     def __init__(self) -> None:
-        self._server = make_server("127.0.0.1", 0, self._answer, request_handler=_Silent)
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
+        self._listener = Listener(self._answer)
         self.be_honest()
 
     def be_honest(self) -> None:
@@ -61,7 +59,7 @@ class Witnesses:
     @property
     def urls(self) -> dict[str, str]:
         """Where each of them is."""
-        return {name: f"http://127.0.0.1:{self._server.port}/{name}" for name in WITNESSES}
+        return {name: f"{self._listener.url}/{name}" for name in WITNESSES}
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
@@ -74,18 +72,11 @@ class Witnesses:
         return Response(str(line), content_type="text/plain")(environ, start_response)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Silent(WSGIRequestHandler):
-    def log(self, *_: object) -> None:
-        """Stay silent."""
+        self._listener.stop()
 
 
 @dataclass

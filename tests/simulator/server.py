@@ -9,17 +9,15 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any, Self
 
 from werkzeug.middleware.shared_data import SharedDataMiddleware
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 from werkzeug.wsgi import ClosingIterator
 
 from modelward_repo.server.app import create_app
+from tests.simulator.listener import Listener
 
 Answer = Callable[[bytes], Response]
 """Makes an answer out of the honest content."""
@@ -43,11 +41,8 @@ class Server:
         shared = {path: str(folder) for path, folder in (others or {}).items()}
         self._honest: Any = SharedDataMiddleware(create_app(directory), shared, cache=False)
         self._lies: list[tuple[re.Pattern[str], Answer]] = []
-        self._server = make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Silent
-        )
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
-        self.url = f"http://127.0.0.1:{self._server.port}"
+        self._listener = Listener(self._answer)
+        self.url = self._listener.url
         self.requests: list[str] = []
         self.sent: Counter[str] = Counter()
         self.posts: list[str] = []
@@ -91,13 +86,11 @@ class Server:
             yield block
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._listener.stop()
 
 
 class Endless:
@@ -173,12 +166,3 @@ def status(code: int) -> Answer:
 
 def _announcing(length: int, data: bytes) -> Response:
     return Response(iter([data]), headers={"Content-Length": str(length)})
-
-
-class _Silent(WSGIRequestHandler):
-    def log(self, *_: object) -> None:
-        """Stay silent: tests look at `Server.requests`."""
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):
-            super().handle()

@@ -14,9 +14,10 @@ from modelward.errors import ExitCode
 from modelward_repo.cli import options
 from modelward_repo.roles import keys as key_module
 from tests.repo_tools.ceremonies import Device
-from tests.repo_tools.site import Done, Site, files_of, run
+from tests.repo_tools.site import Site, files_of, run
 from tests.repo_tools.softhsm import SoftHsm, needs_softhsm
 from tests.repo_tools.terminal import Session, at_terminal
+from tests.simulator.world import Done
 
 PASSPHRASE = "correct horse battery staple"
 

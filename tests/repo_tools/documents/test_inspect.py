@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from modelward.errors import ExitCode, ModelwardError
 from modelward.formats.floors import Floors, RoleFloor
 from modelward_repo.documents.inspect import describe, inspect
-from tests.repo_tools.site import ROOT, Done, Site, run
+from tests.repo_tools.site import ROOT, Site, run
+from tests.simulator.world import Done
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 VECTORS = ROOT / "tests/vectors/formats"

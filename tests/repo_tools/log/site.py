@@ -6,10 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
 from typing import Any, Self
 
-from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
 from modelward.formats.checkpoint import SignedCheckpoint
@@ -20,6 +18,7 @@ from modelward_repo.publish.ledger import log_vkey
 from modelward_repo.roles.keys import KeyFile
 from modelward_repo.server.witness import create_app
 from tests.repo_tools.site import ROOT, Site, run, start
+from tests.simulator.listener import Listener
 from tests.simulator.log import key
 
 ORIGIN = "models.example/log"
@@ -45,13 +44,10 @@ class Hosts:
         self.down: set[str] = set()
         self.kind = SignatureType.COSIGNATURE_ED25519
         self._logs = logs
-        self._server = make_server(
-            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Silent
-        )
-        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
+        self._listener = Listener(self._answer)
 
     def url(self, name: str, place: str = "0") -> str:
-        return f"http://127.0.0.1:{self._server.port}/{place}/{name}"
+        return f"{self._listener.url}/{place}/{name}"
 
     def _answer(self, environ: Any, start_response: Any) -> Any:
         match = re.match(r"/([0-9]+)/(w[0-9])", environ["PATH_INFO"])
@@ -68,18 +64,11 @@ class Hosts:
         return create_app(witness)(environ, start_response)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class _Silent(WSGIRequestHandler):
-    def log(self, *_: object) -> None:
-        """Stay silent."""
+        self._listener.stop()
 
 
 @dataclass

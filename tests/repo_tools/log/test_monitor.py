@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from modelward.errors import ExitCode, FormatError
@@ -19,7 +17,9 @@ from modelward_repo.log.monitor import Memory
 from modelward_repo.roles.changes import ReplaceKey
 from tests.repo_tools.ceremonies import change, keyid, make_key
 from tests.repo_tools.log.site import Logged
-from tests.repo_tools.site import Done, make_folder, run
+from tests.repo_tools.site import make_folder, run
+from tests.simulator.listener import Listener
+from tests.simulator.world import Done
 
 
 def watch(logged: Logged, *options: object) -> Done:
@@ -120,15 +120,12 @@ def webhook(status: int = 200) -> Iterator[tuple[str, list[Any]]]:
         posted.append(json.loads(Request(environ).get_data()))
         return Response(status=status)(environ, start_response)
 
-    server = make_server("127.0.0.1", 0, answer)
-    thread = Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
+    listener = Listener(answer)
+    listener.start()
     try:
-        yield f"http://127.0.0.1:{server.port}/hook?to=us", posted
+        yield f"{listener.url}/hook?to=us", posted
     finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        listener.stop()
 
 
 def test_news_is_posted_until_it_was_received(logged: Logged) -> None:

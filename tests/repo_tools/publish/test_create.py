@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from modelward.errors import ExitCode
-from tests.repo_tools.site import MINIMAL, MODELS, Done, PlainTuf, Site, files_of, run
+from tests.repo_tools.site import MINIMAL, MODELS, PlainTuf, Site, files_of, run
+from tests.simulator.world import Done
 
 ROLES = ("root", "targets", "snapshot", "timestamp", "channels", "model-alpha", "model-beta")
 

@@ -20,7 +20,7 @@ from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.prepare import Options, Preparer
 from modelward_repo.publish.prepare.jobs import Job
 from modelward_repo.storage.local import LocalStorage
-from tests.repo_tools.site import Done, PlainTuf, Site
+from tests.repo_tools.site import PlainTuf, Site
 from tests.simulator.weights import (
     Tensors,
     file_of,
@@ -28,6 +28,7 @@ from tests.simulator.weights import (
     retrained_head,
     trained,
 )
+from tests.simulator.world import Done
 
 FIRST = trained()
 SECOND = fine_tuned(FIRST)
