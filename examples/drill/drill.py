@@ -133,7 +133,6 @@ class Attempt:
     act: Callable[[Thief], None]
     expect: str
     until: str = ""
-    locks_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,6 @@ def thefts() -> tuple[Theft, ...]:
                     "fast-forward to the highest version",
                     lambda t: t.fast_forward(snapshot=False),
                     WITHHELD,
-                    locks_out=True,
                 ),
             ),
         ),
@@ -185,7 +183,6 @@ def thefts() -> tuple[Theft, ...]:
                     "fast-forward to the highest version",
                     lambda t: t.fast_forward(snapshot=True),
                     WITHHELD,
-                    locks_out=True,
                 ),
             ),
         ),

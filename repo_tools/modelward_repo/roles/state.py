@@ -12,7 +12,7 @@ from modelward.errors import FormatError, ModelwardError, Refused, UsageError
 from modelward.formats import policy as policies
 from modelward.formats import strict
 from modelward.formats.names import check_name
-from modelward.formats.policy import Key, ModelPolicy
+from modelward.formats.policy import ModelPolicy
 from modelward_repo.roles import metadata as tuf
 from modelward_repo.roles.holders import MAX_NAME, signed_name
 from modelward_repo.roles.policy import CHANNELS, TOP_LEVEL, role_name
@@ -216,11 +216,6 @@ def parse_metadata(what: str, data: bytes) -> Metadata[Root] | Metadata[Targets]
         # Beside TUF's own errors, whatever its parser trips over: it was not well-formed.
         why = " ".join(str(error.__cause__ or error).split())[:200]
         raise FormatError(what, "", f"is not TUF metadata: {why}") from error
-
-
-def from_key(key: SslibKey) -> Key:
-    """Return a key as the formats have it."""
-    return Key(key.keyid, key.keytype, key.scheme, key.keyval.get("public", ""))
 
 
 def find_key(view: View, role: str, text: str) -> str:

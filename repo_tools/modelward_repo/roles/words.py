@@ -5,7 +5,6 @@ arXiv:0901.4016). Four of them are 64 bits: nobody finds a second request with t
 that is already on the table.
 """
 
-import hashlib
 import re
 
 CONSONANTS = "bdfghjklmnprstvz"
@@ -29,11 +28,6 @@ def words(digest: bytes, count: int = COUNT) -> str:
     """Return the first words of a digest, joined by hyphens."""
     parts = (digest[2 * i : 2 * i + 2] for i in range(count))
     return "-".join(proquint(int.from_bytes(part, "big")) for part in parts)
-
-
-def words_of(data: bytes) -> str:
-    """Return the words of some data's SHA-256 digest."""
-    return words(hashlib.sha256(data).digest())
 
 
 def read(text: str) -> str:

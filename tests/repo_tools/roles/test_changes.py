@@ -23,6 +23,7 @@ from modelward_repo.roles.changes import (
     SetLog,
     SetThreshold,
 )
+from modelward_repo.roles.keys import from_sslib
 from modelward_repo.roles.policy import RoleTrust
 from modelward_repo.roles.proposal import holder_leaves
 from modelward_repo.roles.state import find_key
@@ -74,7 +75,7 @@ def test_keys_that_are_there_or_not(site: Site) -> None:
     found = view(site)
     alice = found.keys("root")[keyid(site, "alice", "root")]
     with pytest.raises(UsageError, match=r"alice .* is a key of root already"):
-        propose(site, AddKey("root", HeldKey(_public(alice), "alice")))
+        propose(site, AddKey("root", HeldKey(from_sslib(alice), "alice")))
     with pytest.raises(UsageError, match="is not a name"):
         propose(site, AddKey("root", HeldKey(make_key(site, "d", "root").key, "d\x07")))
 
@@ -133,9 +134,3 @@ def test_a_note_is_one_line(site: Site) -> None:
             ceremony.propose(
                 LocalStorage(site.directory), ceremony.Wish([Renew("root")], note=note), now()
             )
-
-
-def _public(key: object) -> object:
-    from modelward_repo.roles.state import from_key  # noqa: PLC0415
-
-    return from_key(key)  # type: ignore[arg-type]

@@ -28,8 +28,8 @@ from modelward_repo.roles.changes import (
     SetLog,
     SetThreshold,
 )
+from modelward_repo.roles.keys import from_sslib
 from modelward_repo.roles.proposal import holder_leaves
-from modelward_repo.roles.state import from_key
 from modelward_repo.storage.local import LocalStorage
 from modelward_repo.supply_chain.layout import sign_layout
 from tests.repo_tools.ceremonies import (
@@ -396,7 +396,7 @@ def test_a_model_comes_back_with_its_releases_or_not_at_all(
     old = device()
     old.follow()
     found = view(site)
-    held = tuple(from_key(key) for key in found.keys("model-beta").values())
+    held = tuple(from_sslib(key) for key in found.keys("model-beta").values())
     documents = [found.documents[f"{kind}/beta.json"] for kind in ("policies", "layouts")]
     change(site, changes.RemoveModel("beta"), roles="targets")
     trust = changes.RoleTrust(("release-ci",), 1, timedelta(days=90))

@@ -21,7 +21,6 @@ from modelward_repo.publish.prepare import chunking, gguf
 from modelward_repo.publish.prepare.chunking import Advance
 
 READ = 1 << 20
-WHOLE_MEMORY_CAP = delta.MEMORY_CAP
 
 
 class Kind(StrEnum):
