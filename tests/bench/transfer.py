@@ -301,11 +301,11 @@ def _plot(taken: dict[str, dict[str, Taken]]) -> str:
     """Return bars of wall seconds, one group a disk."""
     wide, row = 700, 18
     longest = max(one["seconds"] for programs in taken.values() for one in programs.values())
-    parts: list[str] = []
+    parts = ['<rect width="100%" height="100%" fill="white"/>']
     top = 0
     for disk, programs in taken.items():
         top += row + 6
-        parts.append(f'<text x="0" y="{top}" font-weight="bold">To a {disk}, seconds</text>')
+        parts.append(f'<text x="10" y="{top}" font-weight="bold">To a {disk}, seconds</text>')
         for name, one in programs.items():
             top += row
             length = 400 * one["seconds"] / longest
