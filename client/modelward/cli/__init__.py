@@ -37,6 +37,12 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Files of this folder and the commands that each adds, in the order of `--help`."""
 
+_ABOUT = """\
+Verified updates of AI models, on a device. Nothing is installed unless the security team's roles
+(TUF), the chain of training steps (in-toto), the transparency log, where there is one, and the
+fleet's policy all agree; that is decided before a single weight is fetched.
+"""
+
 _EXAMPLE = """\
 example:
   modelward init --repository https://models.example.com --root root.json
@@ -84,9 +90,7 @@ def parser(command: str | None = None) -> "argparse.ArgumentParser":
 
     top = Parser(
         prog="modelward",
-        description="Verified updates of AI models, on a device. Nothing is installed unless "
-        "the security team's roles (TUF), the chain of training steps (in-toto) and the fleet's "
-        "policy all agree; that is decided before a single weight is fetched.",
+        description=_ABOUT,
         epilog=_EXAMPLE + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
