@@ -1,5 +1,6 @@
 """What ran is found again when nothing says any more what is installed; nothing good is deleted."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from modelward import restore, scan
+from modelward import intact, restore, scan
 from modelward.errors import Refused, Unavailable
 from modelward.formats.journal import Phase
 from modelward.install import fsops, syscalls
+from modelward.install.opened import Folder
 from modelward.install.slots import Installed
 from tests.install.site import MODEL, Site, chain
 
@@ -263,3 +265,22 @@ def test_a_lock_that_is_no_file_is_named(site: Site) -> None:
     ):
         pass
     assert error.value.advice == "move it away"
+
+
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.ENOMEM])
+def test_a_device_short_of_files_or_memory_finds_nothing_damaged(
+    site: Site, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = Folder.open
+
+    def open_(folder: Folder, path: str) -> int:
+        if path.endswith("model.onnx"):
+            raise OSError(number, os.strerror(number))
+        return real(folder, path)
+
+    monkeypatch.setattr(Folder, "open", open_)
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        scan.scan(site.device, (), lambda *_: None)
+    with pytest.raises(Unavailable, match="cannot be read now"):
+        intact.changed(site.device, site.slots.installed().active)
+    assert not site.device.alarms.pending()

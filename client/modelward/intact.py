@@ -11,7 +11,7 @@ from modelward.formats import policy as policies
 from modelward.formats.installed import Slot
 from modelward.formats.policy import ModelPolicy
 from modelward.formats.tampering import Tampering
-from modelward.install.opened import Folder
+from modelward.install.opened import Folder, problem_of
 
 ADVICE = "run `modelward verify --repair`"
 
@@ -54,8 +54,9 @@ def _read_policy(device: Device, model: str, slot: Slot) -> ModelPolicy:
 
 
 def _unreadable(error: OSError | FormatError) -> str:
-    why = error.reason if isinstance(error, FormatError) else error.strerror
-    return f"policy.json cannot be read: {why}"
+    if isinstance(error, FormatError):
+        return f"policy.json cannot be read: {error.reason}"
+    return f"policy.json {problem_of(error)}"
 
 
 def _problem(device: Device, model: str, slot: Slot) -> str | None:
@@ -67,6 +68,8 @@ def _problem(device: Device, model: str, slot: Slot) -> str | None:
     except (OSError, FormatError) as error:
         return _unreadable(error)
     except Refused as error:
+        if isinstance(error.__cause__, OSError):
+            problem_of(error.__cause__)
         return error.reason
     return None
 

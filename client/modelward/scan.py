@@ -19,7 +19,7 @@ from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal
 from modelward.formats.log_state import LogState
 from modelward.install import floors, hashing, journal, log_state
-from modelward.install.opened import Folder, files_below, look
+from modelward.install.opened import Folder, files_below, look, problem_of
 from modelward.install.owner import is_owner
 from modelward.trust.repository import check_root
 
@@ -230,6 +230,8 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
         release, _ = device.slots.release(model, slot)
         proof.of(device, model, slot)
     except Refused as error:
+        if isinstance(error.__cause__, OSError):
+            problem_of(error.__cause__)
         yield damaged("proof", error.reason)
         return
     place = f"slots/{model}/{slot.name}/files"
@@ -241,7 +243,7 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
             else:
                 yield damaged(file.path, "is not the file that was approved")
         except OSError as error:
-            yield damaged(file.path, f"cannot be read: {error.strerror}")
+            yield damaged(file.path, problem_of(error))
     folder = device.config.state / place
     known = {file.path for file in release.files}
     unread: list[OSError] = []
@@ -250,7 +252,7 @@ def _slot_damage(device: Device, model: str, slot: Slot, reader: _Reader) -> Ite
         if name not in known:
             yield damaged(name, "does not belong to the release")
     for each in unread:
-        yield damaged(os.path.relpath(each.filename, folder), f"cannot be read: {each.strerror}")
+        yield damaged(os.path.relpath(each.filename, folder), problem_of(each))
 
 
 def _blob_damage(
@@ -269,7 +271,7 @@ def _blob_damage(
             here.remove(digest)
             continue
         except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
+            problem = problem_of(error)
         yield Damage(Part.BLOB, path, problem)
     for model, slot in slots:
         try:
@@ -344,7 +346,9 @@ def _problem(state: Path, name: str, parse: Callable[[bytes], object]) -> str | 
     except PermissionError as error:
         # Some are the owner's alone to read: what others cannot judge is no damage.
         return f"cannot be read: {error}" if is_owner(state) else None
-    except (OSError, ValueError, RuntimeError, RepositoryError) as error:  # links in a circle, too
+    except OSError as error:
+        return problem_of(error)
+    except (ValueError, RuntimeError, RepositoryError) as error:  # links in a circle, too
         return f"cannot be read: {error}"
     return None
 

@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from modelward.errors import Unavailable
 from modelward.formats.seal import Look
 from modelward.install.hashing import sha256_of
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 1 << 16  # bytes
 # What a process may not do says nothing about the files.
-NOT_ALLOWED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+NOT_ALLOWED = (*EXHAUSTED, errno.EACCES, errno.EPERM)
 
 
 class Folder:
@@ -126,6 +128,19 @@ def open_file(folder: Path, path: str) -> BinaryIO:
     """Open a regular file below a folder for reading; see `Folder.open`."""
     with Folder(folder) as opened:
         return os.fdopen(opened.open(path), "rb")
+
+
+def problem_of(error: OSError) -> str:
+    """Return what is wrong with a file that its owner could not read.
+
+    Raises:
+        Unavailable: Nothing: the device is short of memory, or of files that may be open.
+    """
+    if error.errno in EXHAUSTED:
+        raise Unavailable(
+            f"what is kept cannot be read now: {error.strerror}", "see what takes so much, and wait"
+        ) from error
+    return f"cannot be read: {error.strerror}"
 
 
 def read_file(path: Path, cap: int) -> bytes:

@@ -26,7 +26,7 @@ from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import alarms, fsops, seals
 from modelward.install.journal import JournalStore
-from modelward.install.opened import NOT_ALLOWED, Folder, files_below, same_content
+from modelward.install.opened import NOT_ALLOWED, Folder, files_below, problem_of, same_content
 from modelward.install.store import Store
 
 STALE = 3600.0  # seconds after which nobody is still writing a small file
@@ -242,7 +242,7 @@ class Slots:
                     if opened.digest(f"files/{file.path}") != file.blob.sha256:
                         yield file.path, "is not the file that was approved"
                 except OSError as error:
-                    yield file.path, f"cannot be read: {error.strerror}"
+                    yield file.path, problem_of(error)
         folder = self.directory(model, slot) / "files"
         known = {file.path for file in release.files}
         unread: list[OSError] = []
@@ -251,7 +251,7 @@ class Slots:
             if name not in known:
                 yield name, "does not belong to the release"
         for each in unread:
-            yield os.path.relpath(each.filename, folder), f"cannot be read: {each.strerror}"
+            yield os.path.relpath(each.filename, folder), problem_of(each)
 
     def _open(self, model: str, slot: Slot) -> Folder:
         folder = Folder(self._root)
