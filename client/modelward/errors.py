@@ -150,11 +150,13 @@ class Unavailable(ModelwardError):
 
     Attributes:
         again: Seconds after which asking the same server again may help; None if it will not.
+        vain: Seconds for which that server was waited for, and gave nothing worth the wait.
     """
 
     exit_code = ExitCode.UNAVAILABLE
     outcome = "unavailable"
     again: float | None = None
+    vain: float = 0.0
 
 
 class Busy(Unavailable):

@@ -212,6 +212,12 @@ def stall(part: float = 0.5) -> Fault:
     return fault
 
 
+def silent(answer: Answer) -> None:
+    """Answer nothing."""
+    answer.connection.recv(1)
+    raise Done
+
+
 def drip(answer: Answer) -> None:
     """Send a byte now and then."""
     answer.connection.sendall(answer.head())

@@ -1,6 +1,7 @@
 """Gate 10: whatever servers do, the right blob or a clear error, soon; and nothing is lost."""
 
 import errno
+import gc
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, Refused, Unavailable
 from modelward.install.partial import Partial
 from modelward.install.store import Store
@@ -624,6 +627,75 @@ def test_stopped_by_the_caller_what_one_source_brought_is_kept(store):
 
 
 # --- slow ones
+
+BRIEF = replace(faults.HASTY, connect=0.15, first=0.3, window=0.3, rate=1024, vain=0.6)
+WAITS = round(BRIEF.vain / BRIEF.connect) + 1  # after so many, one after the other, it is out
+HUSHED = [faults.silent, faults.stall(0)]
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(1800)
+def test_who_never_answers_costs_a_few_waits_in_all(tmp_path_factory):
+    """Not a few for every file; and who is merely slow to start is waited for (attack row 8)."""
+
+    @settings(max_examples=max(5, settings().max_examples // 10))
+    @given(
+        st.lists(st.sampled_from([SMALL, SMALL + 1, PIECE + 1]), min_size=8, max_size=8),
+        st.lists(st.sampled_from(HUSHED), min_size=1, max_size=2),
+        st.one_of(st.none(), st.lists(st.sampled_from(HUSHED), max_size=2)),
+        st.sampled_from([1, 1, 3]),
+        st.booleans(),
+    )
+    def check(lengths, hushed, starts, connections, indexed):
+        store = Store(tmp_path_factory.mktemp("store"))
+        never = [BlobServer(DATA, always=fault) for fault in hushed]
+        slow = [] if starts is None else [BlobServer(DATA, starts)]
+        brought = 0
+        with serving(*never, *slow, patience=BRIEF) as sources:
+            for length in lengths:
+                data = DATA[:length]
+                for server in (*never, *slow):
+                    server.data = data
+                with suppress(Unavailable):
+                    index = index_of(data) if indexed else None
+                    fetch_blob(sources, blob_of(data), store, index, connections=connections)
+                    brought += 1
+                store.remove(blob_of(data).sha256)
+        assert brought == (len(lengths) if slow else 0)
+        for server in never:
+            assert len(server.ranges) <= WAITS * connections + MAX_CONNECTIONS
+
+    check()
+
+
+def test_what_is_left_unanswered_costs_no_memory_and_few_connections(store, monkeypatch):
+    data = some_data(12 * PIECE)
+    silent, honest = BlobServer(data, always=faults.silent), BlobServer(data)
+    buffers: list[weakref.ref[memoryview]] = []
+    made = Partial.buffers
+
+    def noting(self: Partial, count: int, size: int) -> list[memoryview]:
+        found = made(self, count, size)
+        buffers.extend(map(weakref.ref, found))
+        return found
+
+    monkeypatch.setattr(Partial, "buffers", noting)
+    with serving(silent, honest, patience=replace(faults.HASTY, connect=30.0)) as sources:
+        for _ in range(MAX_CONNECTIONS + 4):
+            fetch_blob(sources, blob_of(data), store)
+            store.remove(blob_of(data).sha256)
+        gc.collect()
+        assert not [each for each in buffers if each() is not None]
+        assert len(silent.ranges) <= MAX_CONNECTIONS
+
+
+def test_who_is_hung_up_on_has_not_failed(store):
+    data = some_data(30 * PIECE)
+    slow, fast = BlobServer(data, rate=2e6), BlobServer(data)
+    with serving(slow, fast) as sources:
+        fetch_blob(sources, blob_of(data), store)
+        assert slow.ranges
+        assert [standing.failures for standing in sources.for_blobs()] == [0, 0]
 
 
 def test_slow_source_does_not_hold_up_a_fast_one(store):

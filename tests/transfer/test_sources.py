@@ -191,9 +191,37 @@ def test_faster_of_two_alike_is_asked_first():
     both.delivered(first, 1000, 1.0)
     both.delivered(second, 5000, 1.0)
     assert [standing.source.name for standing in both.for_blobs()] == ["fast", "slow"]
-    both.failed(second)
+    both.failed(second, Unavailable("gone"))
     assert [standing.source.name for standing in both.for_blobs()] == ["slow", "fast"]
     assert both.received() == {"slow": 1000, "fast": 5000}
+
+
+def test_waits_in_vain_are_limited_over_all_that_is_asked_of_a_source():
+    both, _ = sources(FakeSource("silent", kind=Kind.MIRROR), FakeSource("origin"))
+    now = 0.0
+    both.clock = lambda: now
+    silent, origin = both.for_blobs()
+
+    def waits(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        error = Unavailable("timed out")
+        error.vain = seconds
+        both.failed(silent, error)
+        both.failed(silent, error)  # two connections at the same time: that costs it once
+
+    waits(both.patience.vain)
+    assert len(both.for_blobs()) == 2
+    both.delivered(silent, int(both.patience.rate * both.patience.vain / 2), 1.0)  # half made good
+    waits(both.patience.vain / 2)
+    assert len(both.for_blobs()) == 2
+    waits(1.0)
+    assert both.for_blobs() == [origin]
+    both.ban(origin, Refused(Gate.FETCH, "origin lied", "use another"))
+    problem = both.nobody_left()
+    assert isinstance(problem, Unavailable)  # who is silent may be well tomorrow
+    assert "silent: waited" in problem.reason
+    assert "origin lied" in problem.reason
 
 
 def test_of_addresses():

@@ -229,6 +229,15 @@ def test_neighbours_of_every_kind(tmp_path, host):
         device.fetch()
 
 
+def test_a_neighbour_that_never_answers_is_not_waited_for_with_every_file(tmp_path):
+    silent = Host(error=503)
+    with scene(tmp_path, silent) as device:
+        for _ in range(3):
+            device.gather()
+            device.store.partial_path(BLOB.sha256).unlink(missing_ok=True)
+    assert len(silent.asked) == swarm.FAILURES
+
+
 def test_a_neighbour_that_drips_is_left(tmp_path, monkeypatch):
     """One byte at a time, of every piece that it says it has (attack row 8)."""
     patience = replace(PATIENCE, window=0.3, rate=64 << 10)

@@ -295,6 +295,12 @@ class Board:
             self._hasher.wait_for(lambda: not self._unwritten)
             return self.error is None
 
+    def clear(self) -> None:
+        """Let go of all memory, once all is over and nobody writes any more."""
+        with self._lock:
+            self._window.clear()
+            self._free.clear()
+
     # --- all below: with the lock held
 
     def _wake_connections(self) -> None:

@@ -99,7 +99,8 @@ class Body:
                 self._finish()
                 return 0
             most = self._throttle.piece if self._throttle else len(buffer)
-            count = self._read(buffer[: min(most, self._left)])
+            with self._pace.told():
+                count = self._read(buffer[: min(most, self._left)])
             self._left -= count
         except BaseException:
             self._done(reusable=False)

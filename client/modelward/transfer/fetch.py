@@ -18,7 +18,7 @@ from modelward.errors import NoRanges, Refused, Unavailable
 from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob
 from modelward.transfer import one_stream, pieces
-from modelward.transfer.board import WINDOW, Board, Connection
+from modelward.transfer.board import STALL, WINDOW, Board, Connection
 from modelward.transfer.pieces import PIECE, Attempt, Piece
 from modelward.transfer.shelf import Partial, Shelf
 from modelward.transfer.sources import (
@@ -239,6 +239,7 @@ class _Transfer:
         self._standings: dict[int, Standing] = {}
         self._counts: dict[int, int] = {}  # bytes that each connection brought
         self._writing = Lock()
+        self._cut: set[int] = set()  # connections that were hung up on: their failing says little
         self.suspects: dict[int, Refused] = {}  # sources that contradicted the index, and how
 
     @property
@@ -283,11 +284,13 @@ class _Transfer:
         finally:
             board.stop()
             board.settle()  # from here on, only this thread writes
-            for reader in tuple(self._readers.values()):
+            for number, reader in tuple(self._readers.items()):
+                self._cut.add(number)
                 reader.close()  # wakes up who waits for a source that is not needed any more
             for receiver in receivers:
                 receiver.join(PARTING)
             self._keep_beginnings()
+            board.clear()  # who still waits for an answer keeps the board, for as long as that
 
     # --- the caller's thread
 
@@ -346,8 +349,7 @@ class _Transfer:
         board, patience = self._board, self._sources.patience
         failures = 0
         try:
-            # Others of its source may have contradicted the index while it waited.
-            while (claimed := board.claim(me)) is not None and not self._is_out(me):
+            while (claimed := self._claim(me)) is not None:
                 before = self._counts.get(me.number, 0)
                 try:
                     self._stream(me, *claimed)
@@ -359,7 +361,8 @@ class _Transfer:
                     self._problem = rather(self._problem, at_fetch(error))
                     return
                 except Unavailable as error:
-                    self._sources.failed(me.standing)
+                    if me.number not in self._cut or error.vain > STALL:
+                        self._sources.failed(me.standing, error)
                     self._problem = rather(self._problem, at_fetch(error))
                     failures = 1 if self._is_forgiven(me, before) else failures + 1
                     if error.again is None or failures >= patience.tries:
@@ -374,17 +377,38 @@ class _Transfer:
                 contradiction = next(iter(self.suspects.values()), None)
                 board.stop(self._problem or contradiction or self._sources.nobody_left())
 
+    def _claim(self, me: Connection) -> tuple[int, int] | None:
+        """Wait for something to fetch, and for fewer requests that its source left unanswered.
+
+        They outlive the files that they were for, which others brought.
+        """
+        board, places = self._board, me.standing.places
+        while not places.acquire(blocking=False):
+            if board.is_over:
+                return None
+            board.release(me, rest=True)
+            board.pause(TICK)
+        claimed = board.claim(me)
+        # Others of its source may have contradicted the index while it waited.
+        if claimed is None or self._is_out(me):
+            places.release()
+            return None
+        return claimed
+
     def _is_forgiven(self, me: Connection, before: int) -> bool:
         """Tell whether a connection brought enough to go on, and that not for nothing."""
         brought = self._counts.get(me.number, 0)
         return brought - before >= ENOUGH and brought <= MOST * self._blob.length
 
     def _is_out(self, me: Connection) -> bool:
-        return bool(me.standing.banned) or me.source in self.suspects
+        return self._sources.is_out(me.standing) or me.source in self.suspects
 
     def _stream(self, me: Connection, start: int, stop: int) -> None:
         """Receive one answer, piece by piece, for as long as its pieces are wanted from it."""
-        reader = me.standing.source.open(self._blob, start, stop)
+        try:
+            reader = me.standing.source.open(self._blob, start, stop)
+        finally:
+            me.standing.places.release()
         self._readers[me.number] = reader
         try:
             offset = start

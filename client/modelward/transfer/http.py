@@ -140,7 +140,8 @@ class Http:
         pace = Pace(url, self.patience, self.clock, None)
         whole = (start, stop) == (0, length)
         headers = {} if whole else {"Range": f"bytes={start}-{stop - 1}"}
-        key, connection, response = self._ask(url, pace, _HEADERS | headers)
+        with pace.told():
+            key, connection, response = self._ask(url, pace, _HEADERS | headers)
 
         def end(*, reusable: bool) -> None:
             if reusable:
@@ -172,12 +173,13 @@ class Http:
     def _response(
         self, url: str, pace: Pace, headers: Mapping[str, str] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        key, connection, response = self._ask(url, pace, _HEADERS | dict(headers or {}))
-        try:
-            yield response
-        except BaseException:
-            connection.close()
-            raise
+        with pace.told():
+            key, connection, response = self._ask(url, pace, _HEADERS | dict(headers or {}))
+            try:
+                yield response
+            except BaseException:
+                connection.close()
+                raise
         if response.isclosed():
             self._give(key, connection)
         else:

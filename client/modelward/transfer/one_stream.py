@@ -48,9 +48,9 @@ def bring(  # noqa: PLR0913, PLR0917 - see `modelward.transfer.fetch.fetch_blob`
         try:
             is_it = _bring(standing.source, blob, partial, progress, go_on)
         except Unavailable as error:
-            sources.failed(standing)
+            sources.failed(standing, error)
             failures += 1
-            if error.again is None or failures >= patience.tries:
+            if error.again is None or failures >= patience.tries or sources.is_out(standing):
                 raise
             sources.pause(patience.before_try(failures, error.again), go_on)
         else:

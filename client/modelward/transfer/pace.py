@@ -22,6 +22,7 @@ class Patience:
         rate: Least bytes of content a second, measured over `window`.
         window: Seconds over which the rate is measured.
         total: Seconds for one small document.
+        vain: Seconds for which one server may be waited for in vain, over all that is asked of it.
         tries: How often to try a server that does not answer or is busy.
         pause: Seconds before the second try; doubles each time, with jitter.
         longest: Most seconds that `pause` grows to, and that a server's wish counts for.
@@ -32,6 +33,7 @@ class Patience:
     rate: int = 1024
     window: float = 15.0
     total: float = 60.0
+    vain: float = 40.0
     tries: int = 4
     pause: float = 0.5
     longest: float = 60.0
@@ -46,6 +48,7 @@ class Patience:
             rate=settings.minimum_rate,
             window=cls.window * scale,
             total=cls.total * scale,
+            vain=cls.vain * scale,
         )
 
     def before_try(self, failures: int, wish: float | None = None) -> float:
@@ -111,6 +114,15 @@ class Pace:
         yield
         self.resume()
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Note on what fails inside for how long the server was waited for in vain."""
+        try:
+            yield
+        except Unavailable as error:
+            error.vain = self._vain()
+            raise
+
     def left(self) -> float | None:
         """Return the seconds that are left until the end; None if they are not limited.
 
@@ -143,6 +155,11 @@ class Pace:
                     f"{self._patience.window:g} seconds"
                 )
             self._window, self._content = now, 0
+
+    def _vain(self) -> float:
+        """Return the seconds of which, at the least rate, nothing came."""
+        worth = self._content / max(self._patience.rate, 1)
+        return max(0.0, self._clock() - self._window - worth)
 
 
 class Throttle:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Protocol, Self
 
+from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 from modelward.formats.release import Blob
 from modelward.transfer.http import Http
@@ -24,6 +25,7 @@ METADATA, TARGETS, LOG, BLOBS = "metadata/", "targets/", "log/", "blobs/"
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go
 LOOK = 1.0  # seconds between two looks at whether to go on, while a source is waited for
 ADVICE = "that server is broken or hostile: use another mirror"
+_SILENT = "see whether it is well and the network lets answers through, or name another mirror"
 
 
 class Kind(IntEnum):
@@ -146,6 +148,9 @@ class Standing:
         received: Bytes that it delivered.
         banned: Why nothing more is taken from it; empty if it is not banned.
         ranges: Whether it sends a part where a part is asked for, as far as is known.
+        vain: Seconds for which it was waited for in vain, less what its bytes made good.
+        waited: When such a wait last ended.
+        places: Requests for blobs that it may leave unanswered at a time, of one file or of many.
     """
 
     source: Source
@@ -155,6 +160,9 @@ class Standing:
     received: int = 0
     banned: str = ""
     ranges: bool = True
+    vain: float = 0.0
+    waited: float = 0.0
+    places: Semaphore = field(default_factory=lambda: Semaphore(MAX_CONNECTIONS))
 
 
 @dataclass
@@ -228,18 +236,29 @@ class Sources:
             raise at_fetch(error) from error.__cause__
 
     def for_blobs(self) -> list[Standing]:
-        """Return the sources that are not banned, the most promising first."""
+        """Return the sources that are not out, the most promising first."""
         with self._lock:
-            usable = [standing for standing in self._standings if not standing.banned]
+            usable = [standing for standing in self._standings if not self.is_out(standing)]
         return sorted(
             usable,
             key=lambda item: (item.failures, item.source.kind, -item.rate, item.order),
         )
 
-    def failed(self, standing: Standing) -> None:
-        """Note that a source did not deliver."""
+    def is_out(self, standing: Standing) -> bool:
+        """Tell whether a source is banned, or was waited for in vain for too long by now."""
+        return bool(standing.banned) or self._is_silent(standing)
+
+    def failed(self, standing: Standing, error: Unavailable) -> None:
+        """Note that a source did not deliver.
+
+        Who accepts and never answers, or next to nothing, would else cost its time for every file
+        and every try (attack row 8). Waits that overlap cost it once.
+        """
+        now = self.clock()
         with self._lock:
             standing.failures += 1
+            standing.vain += max(0.0, min(error.vain, now - standing.waited))
+            standing.waited = now
 
     def delivered(self, standing: Standing, count: int, seconds: float) -> None:
         """Note that a source delivered bytes which were not found wrong."""
@@ -247,6 +266,7 @@ class Sources:
             self.latest = standing.source.name
             standing.failures = 0
             standing.received += count
+            standing.vain = max(0.0, standing.vain - count / max(self.patience.rate, 1))
             rate = count / max(seconds, 1e-6)
             standing.rate = rate if not standing.rate else 0.7 * standing.rate + 0.3 * rate
 
@@ -266,8 +286,12 @@ class Sources:
             return {item.source.name: item.received for item in self._standings if item.received}
 
     def nobody_left(self) -> Unavailable | Refused:
-        """Return, for the caller to raise, that every source was banned; or that there is none."""
+        """Return, for the caller to raise, that every source is out; or that there is none."""
         banned = self.banned()
+        silent = [item.source.name for item in self._standings if self._is_silent(item)]
+        if silent:
+            problem = f"{', '.join(silent)}: waited {self.patience.vain:g} seconds in all, in vain"
+            return Unavailable("; ".join([problem, *banned.values()]), _SILENT, Gate.FETCH)
         if banned:
             return Refused(Gate.FETCH, "; ".join(banned.values()), ADVICE)
         return Unavailable("there is no source to fetch from", "name a mirror", Gate.FETCH)
@@ -319,7 +343,11 @@ class Sources:
             data = self._go_round(tried, ask, so_far, everywhere=everywhere)
             if data is not None:
                 return data
-            tried = [standing for standing in tried if standing.order in so_far.wishes]
+            tried = [
+                standing
+                for standing in tried
+                if standing.order in so_far.wishes and not self.is_out(standing)
+            ]
             if not tried:
                 break
             if attempt < self.patience.tries:
@@ -349,7 +377,7 @@ class Sources:
                         raise
                     so_far.absent = so_far.absent or error
                 else:
-                    self.failed(standing)
+                    self.failed(standing, error)
                     so_far.failed(standing, error)
             else:
                 standing.failures = 0
@@ -360,7 +388,7 @@ class Sources:
         """Tell whether any of the others is nearer to the origin, and was not given up yet."""
         return any(
             _NEAR[other.source.kind] < _NEAR[than.source.kind]
-            and not other.banned
+            and not self.is_out(other)
             and other.failures < self.patience.tries
             for other in others
         )
@@ -369,11 +397,14 @@ class Sources:
         """Return the order for documents: nearest to the origin first, who just failed last."""
         with self._lock:
             return sorted(
-                self._standings,
+                (standing for standing in self._standings if not self._is_silent(standing)),
                 key=lambda item: (
                     bool(item.banned), item.failures, _NEAR[item.source.kind], item.order,
                 ),
             )  # fmt: skip
+
+    def _is_silent(self, standing: Standing) -> bool:
+        return standing.vain > self.patience.vain
 
 
 def of_addresses(

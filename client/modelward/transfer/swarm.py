@@ -108,7 +108,9 @@ def gather(  # noqa: PLR0913 - the last two are named
     standings = [
         standing
         for standing in sources.for_blobs()
-        if standing.source.kind is Kind.NEIGHBOUR and standing.source.name in near.peers
+        if standing.source.kind is Kind.NEIGHBOUR
+        and standing.source.name in near.peers
+        and standing.failures < FAILURES  # or each file would wait for who never answers
     ][:MOST]
     if not standings:
         return False
@@ -302,7 +304,7 @@ class _Swarm:
                     standing.ranges = False
                     problem = rather(problem, error)
                 except Unavailable as error:
-                    self._failed(standing)
+                    self._failed(standing, error)
                     problem = rather(problem, error)
                 else:
                     return
@@ -335,8 +337,8 @@ class _Swarm:
                 break
             except NotFound:
                 failures += 1  # it moved on, or never had what it said
-            except Unavailable:
-                self._failed(standing)
+            except Unavailable as error:
+                self._failed(standing, error)
                 failures += 1
             with self._changed:
                 self._unheard.discard(name)
@@ -415,10 +417,10 @@ class _Swarm:
         if self._over:
             raise Unavailable("nothing more is wanted")
 
-    def _failed(self, standing: Standing) -> None:
+    def _failed(self, standing: Standing, error: Unavailable) -> None:
         with self._changed:
             if not self._over:  # else it was this device that hung up
-                self._sources.failed(standing)
+                self._sources.failed(standing, error)
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
