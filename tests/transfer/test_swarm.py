@@ -272,6 +272,16 @@ def test_what_is_asked_of_the_repository_is_told_before(tmp_path):
     assert sum(stop - start for [(start, stop)] in told) == len(DATA)
 
 
+def test_who_begins_at_the_same_time_is_told_of_before_anything_is_fetched(tmp_path):
+    """It did not know of this device yet when it took what is this device's to bring."""
+    answers = iter([says()()])
+    neighbour = Host(lambda: next(answers, says((0, len(DATA)))()))
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather()
+        device.fetch()
+    assert device.origin.sent == 0
+
+
 def test_what_is_here_already_is_not_brought_again(tmp_path):
     neighbour = Host(says((0, len(DATA))))
     with scene(tmp_path, neighbour) as device:

@@ -141,6 +141,7 @@ class _Swarm:
         self._shares = Shares(near.me, blob.sha256, self._pieces)
         self._changed = Condition()  # guards all that follows, the shares, and the file
         self._unheard: set[str] = set()  # neighbours that have not answered yet
+        self._asked: dict[str, float] = {}  # when neighbours that answered were last asked
         self._over = False
         self._suspects: set[int] = set()  # far sources that contradicted the index
         self._error: BaseException | None = None
@@ -223,6 +224,8 @@ class _Swarm:
         buffer, patience, failures = self._partial.buffers(1, PIECE)[0], self._sources.patience, 0
         with self._changed:
             self._changed.wait_for(lambda: self._over or not self._unheard, FIRST)
+            joined = self._clock()
+            self._changed.wait_for(lambda: self._over or self._is_noticed(joined), FIRST)
         while (number := self._own()) is not None:
             began = self._clock()
             try:
@@ -237,6 +240,17 @@ class _Swarm:
                 self._slowest = max(self._slowest, self._clock() - began)
         with self._changed:
             self._is_far_left = False  # neighbours may still bring what they have
+
+    def _is_noticed(self, joined: float) -> bool:
+        """Tell whether all who fetch know of this device, and told since what they took before.
+
+        Or two that begin at about the same time would ask the repository for the same.
+        """
+        return all(
+            self._asked.get(name, 0.0) > joined + POLL
+            for name, held in self._shares.held.items()
+            if held.fetches
+        )
 
     def _own(self) -> int | None:
         """Wait for a piece that is this device's to bring; None when there is nothing to do."""
@@ -318,6 +332,7 @@ class _Swarm:
         name, peer, failures = standing.source.name, self._near.peers[standing.source.name], 0
         buffer = self._partial.buffers(1, PIECE)[0]
         while failures < FAILURES and not self._over:
+            asked = self._clock()
             try:
                 have = peer.have(self._blob)
                 if have.neighbour == self._near.me:
@@ -325,8 +340,12 @@ class _Swarm:
                 with self._changed:
                     self._shares.note(name, have)
                     self._unheard.discard(name)
+                    self._asked[name] = asked
                     self._changed.notify_all()
-                while (number := self._near_one(name)) is not None:
+                # Asked again now and then: what it is fetching changes while it gives what it has.
+                while (
+                    self._clock() - asked <= POLL and (number := self._near_one(name)) is not None
+                ):
                     try:
                         self._bring(number, standing, buffer, peer.open_part)
                     finally:
@@ -342,7 +361,7 @@ class _Swarm:
                 failures += 1
             with self._changed:
                 self._unheard.discard(name)
-            self._pause(POLL)
+            self._pause(POLL - (self._clock() - asked))
         with self._changed:
             self._left += 1
             self._unheard.discard(name)
