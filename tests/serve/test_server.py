@@ -16,6 +16,7 @@ from modelward.device import Device
 from modelward.errors import UsageError
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
+from modelward.install import partial
 from modelward.neighbours import neighbour_id
 from modelward.serve import run
 from modelward.serve.guard import MOST_EACH, Guard
@@ -286,6 +287,34 @@ def test_parts_of_a_blob_that_is_being_fetched(world, url):
         assert ask(url, path)[0] == 404
         assert ask(url, f"/blobs/sha256/77/{blob.sha256}")[0] == 404
         partial.restart()
+
+
+def test_the_journal_of_a_blob_is_not_read_for_every_question(world, monkeypatch):
+    """Of a blob of 20 GiB that takes a tenth of a second; and neighbours ask for each MiB."""
+    now, reads = 0.0, 0
+    device = Device(load(world.device, {}))
+    blob = Blob("8" * 64, 1 << 20)
+    read = partial.there
+
+    def slowly(path: Path, length: int) -> tuple[partial.Parts, partial.Parts]:
+        nonlocal now, reads
+        now, reads = now + 0.1, reads + 1
+        return read(path, length)
+
+    monkeypatch.setattr(partial, "there", slowly)
+    shelf = Shelf(device, lambda: now)
+    with device.store.partial(blob) as file:
+        buffer = file.buffers(1, 4096)[0]
+        for count in range(1, 101):
+            file.write(0, file.place(buffer, 0, 4096), checked=True)
+            file.write(4096 * count, file.place(buffer, 4096 * count, 4096), checked=True)
+            assert shelf.have(blob.sha256).covers(0, 4096)
+            now += 0.05
+        assert reads <= 4
+        now += 10
+        assert shelf.have(blob.sha256).covers(0, 4096 * 101)  # what is new is told in time
+        file.restart()
+        assert not shelf.have(blob.sha256).extents  # what does not count any more, at once
 
 
 @pytest.mark.parametrize(

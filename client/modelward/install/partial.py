@@ -179,6 +179,11 @@ class Partial:
         return believed(text, self._boot, self.length)
 
 
+def journal_of(path: Path) -> Path:
+    """Return where the journal of a file is that is being brought."""
+    return path.with_name(f"{path.name}{JOURNAL}")
+
+
 def there(path: Path, length: int) -> tuple[Parts, Parts]:
     """Return which parts of a file that another process brings were checked, and which are coming.
 
@@ -187,7 +192,7 @@ def there(path: Path, length: int) -> tuple[Parts, Parts]:
         length: Its length.
     """
     try:
-        with path.with_name(f"{path.name}{JOURNAL}").open("rb") as file:
+        with journal_of(path).open("rb") as file:
             text = file.read(_CAP).decode("ascii", "replace")
     except OSError:
         return [], []

@@ -9,8 +9,11 @@ import hashlib
 import json
 import os
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from modelward.device import Device
@@ -23,6 +26,7 @@ from modelward.neighbours import neighbour_id
 METADATA_CAP = 8 << 20  # bytes of a metadata file
 IMMUTABLE = "public, max-age=31536000, immutable"
 CHANGING = "no-cache"
+SELDOM = 20  # times as long as a journal took to read, before it is read for its new lines
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _ROOT = re.compile(r"metadata/([1-9][0-9]{0,15})\.root\.json")
 _ROLE = re.compile(r"metadata/([1-9][0-9]{0,15})\.([A-Za-z0-9_%+-][A-Za-z0-9._%+-]*)\.json")
@@ -50,10 +54,14 @@ class Shelf:
 
     Args:
         device: The device.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: Device, clock: Callable[[], float] = time.monotonic) -> None:
         self._device = device
+        self._clock = clock
+        self._reading = Lock()
+        self._read: dict[Path, _Read] = {}
         self._targets = TargetStore(device.config.state)
         self.neighbour = neighbour_id(device)
         self._versions: dict[Path, tuple[tuple[int, int], int]] = {}
@@ -93,7 +101,7 @@ class Shelf:
                 length = path.lstat().st_size
             except OSError:
                 continue
-            here, coming = ([(0, length)], []) if is_whole else partial.there(path, length)
+            here, coming = ([(0, length)], []) if is_whole else self._there(path, length)
             return Have(self.neighbour, wants=True, extents=tuple(here), coming=tuple(coming))
         return Have(self.neighbour)
 
@@ -103,6 +111,26 @@ class Shelf:
             state = self._device.log.load()
             return state.signed.to_bytes() if state else None
         return None
+
+    def _there(self, path: Path, length: int) -> tuple[partial.Parts, partial.Parts]:
+        """Return what is there of a blob that is being fetched, and what is coming.
+
+        All neighbours ask, and ask again for every piece, while its journal grows: of a large blob,
+        it would be read all the time. What it said is true until it is begun anew.
+        """
+        with self._reading:
+            now = self._clock()
+            try:
+                status = partial.journal_of(path).stat()
+            except OSError:
+                return [], []
+            known = self._read.get(path)
+            if known and known.still_holds(status, now):
+                return known.said
+            said = partial.there(path, length)
+            end = self._clock()
+            self._read = {path: _Read(status, end + SELDOM * (end - now), said)}
+            return said
 
     def _metadata(self, path: Path) -> Offer | None:
         offer = _small(path)
@@ -120,6 +148,24 @@ class Shelf:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return known[1]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a journal said: how it looked before, until when its new lines can wait, and that."""
+
+    status: os.stat_result
+    until: float
+    said: tuple[partial.Parts, partial.Parts]
+
+    def still_holds(self, status: os.stat_result, now: float) -> bool:
+        if status.st_ino != self.status.st_ino or status.st_size < self.status.st_size:
+            return False
+        unchanged = (status.st_size, status.st_mtime_ns) == (
+            self.status.st_size,
+            self.status.st_mtime_ns,
+        )
+        return unchanged or now < self.until
 
 
 def _small(path: Path) -> Offer | None:
