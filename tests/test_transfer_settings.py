@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modelward import bring
+from modelward import bring, update
 from modelward.config import from_settings
 from modelward.config.transfer import TransferSettings
 from modelward.device import Device
@@ -124,3 +124,10 @@ def test_large_files_take_so_long_and_no_longer(tmp_path):
     with pytest.raises(Unavailable, match="longer than 1:30:00") as problem:
         bring._check_deadline(device, 5401)
     assert problem.value.gate is Gate.FETCH
+
+
+def test_sources_are_waited_for_in_vain_as_long_as_the_timeout_says(tmp_path):
+    settings = {"repository": "https://a.example", "device_id": "test"}
+    device = Device(from_settings(tmp_path, settings | {"transfer": {"timeout": "1s"}}))
+    with update.sources_of(device, None) as sources:
+        assert sources.patience.vain == Patience.vain / 10

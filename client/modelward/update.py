@@ -268,10 +268,11 @@ def sources_of(device: Device, given: Sources | None) -> Iterator[Sources]:
     config = device.config
     neighbours.gossip(device)  # before the repository shows anything: others may have seen more
     # Each server is tried once at a time: going round them again is up to `Sources`.
-    with Http.of(config.transfer, PATIENCE) as http, Http(NEAR) as local:
+    patience = PATIENCE or Patience.of(config.transfer)
+    with Http.of(config.transfer, patience) as http, Http(NEAR) as local:
         near = neighbours.sources(device, local)
         mirrors = config.transfer.mirrors
-        yield addresses.of_addresses(config.repository, mirrors, http, PATIENCE or Patience(), near)
+        yield addresses.of_addresses(config.repository, mirrors, http, patience, near)
 
 
 def _trusted_time(

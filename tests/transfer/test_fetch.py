@@ -21,6 +21,7 @@ from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, Refused, Unavailable
 from modelward.install.partial import Partial
 from modelward.install.store import Store
+from modelward.transfer import fetch
 from modelward.transfer.board import Board
 from modelward.transfer.fetch import fetch_blob, fetch_small
 from modelward.transfer.pieces import PIECE
@@ -689,11 +690,11 @@ def test_what_is_left_unanswered_costs_no_memory_and_few_connections(store, monk
         assert len(silent.ranges) <= MAX_CONNECTIONS
 
 
-def test_who_is_hung_up_on_has_not_failed(store):
-    data = some_data(30 * PIECE)
-    slow, fast = BlobServer(data, rate=2e6), BlobServer(data)
-    with serving(slow, fast) as sources:
-        fetch_blob(sources, blob_of(data), store)
+def test_who_is_hung_up_on_has_not_failed(store, monkeypatch):
+    monkeypatch.setattr(fetch, "STALL", 60.0)
+    slow, fast = BlobServer(DATA, always=faults.stall(0.1)), BlobServer(DATA)
+    with serving(slow, fast, patience=replace(faults.HASTY, connect=30.0, window=60.0)) as sources:
+        fetch_blob(sources, BLOB, store)
         assert slow.ranges
         assert [standing.failures for standing in sources.for_blobs()] == [0, 0]
 
