@@ -1,6 +1,7 @@
 """Real file systems on loop devices, whose power can be cut."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -15,6 +16,9 @@ SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN
 JOURNAL_FLUSHED, JOURNAL_LOST = 1, 2
 MEMORY = Path("/dev/shm")
 PATIENCE = 10.0  # seconds
+CLONE_NEWNS, MS_REC, MS_SLAVE = 0x20000, 0x4000, 0x80000  # sched.h, mount.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -66,29 +70,61 @@ def make(name: str, image: Path) -> None:
 
 @contextlib.contextmanager
 def mounted(image: Path, place: Path) -> Iterator[Path]:
-    """Mount an image, and see to it afterwards that nothing has it mounted any more.
+    """Mount an image where nobody else sees it, and see to it that nothing has it mounted after.
 
-    A program that was just started with a view of the mounts of its own keeps what it sees for a
-    moment. Mounted again meanwhile, the image would be that same file system, its power cut.
+    A program that takes a view of the mounts of its own (`unshare --mount`, a sandbox) keeps
+    mounted what it sees. Mounted again meanwhile, the image would be that same file system, its
+    power cut, whatever the image holds by then.
+
+    Raises:
+        RuntimeError: It is mounted still, and who has it so.
     """
     place.mkdir(exist_ok=True)
+    _look_alone()
     run("mount", "-o", "loop,noatime", image, place)
     try:
         yield place
     finally:
         unmount(place)
         until = time.monotonic() + PATIENCE
-        while _is_attached(image) and time.monotonic() < until:
+        while device := _attached(image):
+            if time.monotonic() > until:
+                raise RuntimeError(f"{image} is unmounted, but in use as {device}: {_who(device)}")
             time.sleep(0.01)
 
 
-def _is_attached(image: Path) -> bool:
-    """Tell whether a loop device still reads from an image."""
+def _look_alone() -> None:
+    """Give this thread, and what it starts, a view of the mounts of its own.
+
+    What others mount and unmount still shows in it, where the machine shares that at all.
+    """
+    for result in (
+        _libc.unshare(CLONE_NEWNS),
+        _libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_SLAVE), None),
+    ):
+        if result:
+            raise OSError(ctypes.get_errno(), "this process cannot have mounts of its own")
+
+
+def _attached(image: Path) -> str | None:
+    """Return the loop device that reads from an image, or None."""
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached meanwhile
             if backing.read_text("utf-8").rstrip("\n") == str(image.resolve()):
-                return True
-    return False
+                return f"/dev/{backing.parent.parent.name}"
+    return None
+
+
+def _who(device: str) -> str:
+    """Return which processes have a device mounted, for people."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            mounts = (process / "mountinfo").read_text("utf-8", "replace").splitlines()
+            # Optional fields end with " - "; then come type, source and options.
+            if any(line.partition(" - ")[2].split()[1:2] == [device] for line in mounts):
+                found.append(f"{process.name} ({(process / 'comm').read_text().strip()})")
+    return f"mounted by process {', '.join(found)}" if found else "no process has it mounted"
 
 
 def unmount(place: Path) -> None:
