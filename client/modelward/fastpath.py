@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from modelward import plain_file
 from modelward.errors import FormatError, ModelwardError
 from modelward.formats import strict
 from modelward.transfer import direct
@@ -135,7 +136,7 @@ def recall(state: Path, asked: str, now: datetime) -> Rest | None:
         now: The time.
     """
     try:
-        rest = Rest.parse((state / FILE).read_bytes())
+        rest = Rest.parse(plain_file.read(state / FILE, CAP))
         current = _generation(state)
     except (OSError, FormatError):
         return None

@@ -7,6 +7,7 @@ from modelward.errors import Gate, Refused
 from modelward.formats import Unverified, dsse
 from modelward.formats.installed import Slot
 from modelward.formats.policy import ModelPolicy
+from modelward.install.opened import Folder
 from modelward.trust import supply_chain
 from modelward.trust.supply_chain import Attested
 
@@ -25,7 +26,8 @@ def of(device: Device, model: str, slot: Slot) -> tuple[Attested, str | None]:
 
     def kept(name: str) -> bytes:
         try:
-            return (folder / name).read_bytes()
+            with Folder(folder) as opened:
+                return opened.read(name, dsse.EVIDENCE_CAP)
         except OSError as error:
             raise Refused(
                 Gate.INSTALL,

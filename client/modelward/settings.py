@@ -9,7 +9,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from modelward import plain_file
+
 FILE = "modelward.toml"
+CAP = 1 << 20  # bytes of it
 DEFAULT_STATE = Path("/var/lib/modelward")
 STATE_VARIABLE = "MODELWARD_STATE"
 _VARIABLES = "MODELWARD_"
@@ -18,6 +21,15 @@ _VARIABLES = "MODELWARD_"
 def state_directory(flag: str | None, environment: Mapping[str, str]) -> Path:
     """Return the state directory that flag, environment or default name."""
     return Path(flag or environment.get(STATE_VARIABLE) or DEFAULT_STATE)
+
+
+def read(state: Path) -> bytes:
+    """Return what is in the file.
+
+    Raises:
+        OSError: It cannot be read, is no regular file, or is too long for one of settings.
+    """
+    return plain_file.read(state / FILE, CAP)
 
 
 def fingerprint(

@@ -88,6 +88,19 @@ def test_a_configuration_that_makes_no_sense_changes_nothing(world: World) -> No
         assert daemon.wait_for("checked")["outcome"] == "updated"
 
 
+def test_a_pipe_in_place_of_the_configuration_is_not_waited_for(world: World) -> None:
+    with world.serve() as server, Running(world, server) as daemon:
+        daemon.wait_for("checked")
+        file = world.device / "modelward.toml"
+        file.rename(file.with_suffix(".old"))
+        os.mkfifo(file)
+        daemon.signal(signal.SIGHUP)
+        assert "is not a regular file" in daemon.wait_for("reload-failed")["message"]
+        done = world.client_here("update", server)
+        assert (done.code, done.json["advice"]) == (ExitCode.USAGE, "correct that file")
+        assert daemon.stop() == ExitCode.DONE
+
+
 def test_it_does_not_start_with_one_either(world: World) -> None:
     configure(world.device, interval='"often"')
     done = world.client_here("run")

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+from modelward import plain_file
 from modelward.errors import UsageError
+
+CAP = 16 << 20  # bytes; all documents are smaller
 
 
 def read(name: str) -> bytes:
@@ -12,7 +15,7 @@ def read(name: str) -> bytes:
         UsageError: It cannot be read.
     """
     try:
-        return Path(name).read_bytes()
+        return plain_file.read(Path(name), CAP, piped=True)
     except (OSError, ValueError) as error:
         raise _wrong(name, "read", error) from error
 

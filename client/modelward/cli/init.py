@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from modelward import plain_file
+from modelward.cli.files import CAP
 from modelward.cli.options import command
 from modelward.cli.terminal import say
 from modelward.errors import ExitCode, UsageError
@@ -55,7 +57,7 @@ def _run(options: argparse.Namespace) -> ExitCode:
     if (state / FILE).exists():
         raise UsageError(f"{state} is set up already", "remove it to set the device up anew")
     try:
-        root = Path(options.root).read_bytes()
+        root = plain_file.read(Path(options.root), CAP, piped=True)
     except OSError as error:
         raise UsageError(f"the root metadata {options.root} cannot be read: {error}") from error
     if state.exists():

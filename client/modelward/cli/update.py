@@ -157,7 +157,7 @@ def _nothing_new(options: "argparse.Namespace") -> bool:
     if any((state / "alarms").glob("*.json")):
         return False  # somebody has to be told; `install.alarms`, which is too much to load here
     try:
-        file = (state / settings.FILE).read_bytes()
+        file = settings.read(state)
     except OSError:
         return False  # which is explained when it is read again
     fingerprint = settings.fingerprint(file, os.environ, overrides_of(options))

@@ -27,7 +27,7 @@ from modelward.config.run import RunSettings
 from modelward.config.transfer import TransferSettings
 from modelward.errors import UsageError
 from modelward.formats.names import check_name
-from modelward.settings import FILE, fingerprint
+from modelward.settings import FILE, fingerprint, read
 
 FINGERPRINT = "fingerprint"  # what `merged` adds to the settings: no file can set it
 _SETTINGS = frozenset(
@@ -112,7 +112,7 @@ def merged(
     """
     path = state / FILE
     try:
-        data = path.read_bytes()
+        data = read(state)
         settings = tomllib.loads(data.decode("utf-8"))
     except FileNotFoundError as error:
         raise UsageError(

@@ -4,18 +4,21 @@ A file that whoever owns the device can read. Its loss costs the credibility of 
 reports until the operator revokes it (docs/device.md), and nothing else.
 """
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelward.errors import ModelwardError
 from modelward.formats.policy import Key
 from modelward.install import fsops
+from modelward.install.opened import read_file
 from modelward.trust.report import device_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE = "device.key"
+CAP = 1 << 16  # bytes
 PUBLIC = "device.pub"  # 64 hexadecimal digits, for people and for `status`
 
 
@@ -48,7 +51,7 @@ def load_or_make(state: Path) -> DeviceKey:
 
     path = state / FILE
     try:
-        private = serialization.load_pem_private_key(path.read_bytes(), None)
+        private = serialization.load_pem_private_key(read_file(path, CAP), None)
     except FileNotFoundError:
         private = Ed25519PrivateKey.generate()
         pem = private.private_bytes(
@@ -59,7 +62,11 @@ def load_or_make(state: Path) -> DeviceKey:
         fsops.write_file(path, pem, 0o600)
         public = private.public_key().public_bytes_raw().hex()
         fsops.write_file(state / PUBLIC, f"{public}\n".encode())
-    except (ValueError, TypeError, IsADirectoryError) as error:
+    except (ValueError, TypeError) as error:
+        raise _not_a_key(path) from error
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EFBIG):
+            raise
         raise _not_a_key(path) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise _not_a_key(path)

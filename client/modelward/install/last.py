@@ -8,9 +8,11 @@ from typing import Any
 
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.install.opened import read_file
 from modelward.install.owner import is_owner
 
 FILE = "last.json"
+CAP = 16 << 20  # bytes
 
 
 def write(state: Path, time: datetime, result: Mapping[str, Any]) -> None:
@@ -22,7 +24,7 @@ def write(state: Path, time: datetime, result: Mapping[str, Any]) -> None:
 def read(state: Path) -> dict[str, Any] | None:
     """Return how the last update ended, or None."""
     try:
-        value = json.loads((state / FILE).read_bytes())
+        value = json.loads(read_file(state / FILE, CAP))
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) and "time" in value and "outcome" in value else None

@@ -11,6 +11,7 @@ from modelward.config.neighbours import MAX_URLS
 from modelward.errors import FormatError, UsageError
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.install.opened import read_file
 
 FILE = "neighbours.json"
 SCHEMA = "modelward/neighbours/1"
@@ -25,8 +26,7 @@ def write(state: Path, urls: tuple[str, ...]) -> None:
 def read(state: Path) -> tuple[str, ...]:
     """Return who was there last; nobody if that cannot be read."""
     with contextlib.suppress(OSError, FormatError, UsageError):
-        with (state / FILE).open("rb") as file:
-            data = file.read(CAP + 1)
+        data = read_file(state / FILE, CAP)
         fields = strict.Fields("neighbours", strict.load("neighbours", data, CAP))
         fields.schema(SCHEMA)
         return tuple(map(check_repository, fields.texts("urls", MAX_URLS)))
