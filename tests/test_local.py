@@ -73,7 +73,8 @@ def version(world: World) -> str:
 
 
 def test_rollback_stays_until_unpinned(world, run):
-    assert run("rollback")["changes"] == [{"model": MODEL, "before": "1.1.0", "after": "1.0.0"}]
+    move = {"model": MODEL, "before": "1.1.0", "after": "1.0.0", "revoked": False}
+    assert run("rollback")["changes"] == [move]
     assert version(world) == "1.0.0"
     for _ in range(2):
         updated = run("update")
@@ -187,8 +188,11 @@ def test_a_trial_goes_back_to_what_is_revoked_if_nothing_else_is_here(world, ser
     assert "1.1.0 is revoked, but nothing else is kept" in told.out
     assert run("update")["running"] == {MODEL: "1.2.0"}
     assert run("status")["models"][MODEL]["previous"] is None
-    run("rollback")
+    told = world.client_here("rollback", as_json=False)
     assert version(world) == "1.1.0"  # never to nothing
+    assert f"WARNING: {MODEL} 1.1.0 is revoked" in told.out
+    assert "unpin" not in told.out
+    assert not run("status")["models"][MODEL]["pinned"]
 
 
 def test_what_fails_in_the_place_of_a_revoked_release(world, run, monkeypatch):
@@ -312,6 +316,35 @@ def test_soak(world, run):
     assert status["floors"]["releases"] == {MODEL: 4}
 
 
+def test_what_is_hashed_again_before_a_switch_is_told(world, server, monkeypatch):
+    """After a kill at gate 11 all of it is: over a large model, that takes hours."""
+    world.publish("1.2.0")
+    config = from_settings(world.device, merged(world.device, {}, {"repository": server.url}))
+    with monkeypatch.context() as patch:
+        patch.setattr(activate, "_probe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            update(Device(config), (), Silent())
+    told = Told()
+    assert update(Device(config), (), told).carried.fetched == 0
+    assert len(told.hashed) == len(world.offered)
+    assert told.hashed[-1] == 2 * (sum(map(len, world.offered.values())),)
+    assert [done for done, _ in told.hashed] == sorted({done for done, _ in told.hashed})
+
+
+class Told(Silent):
+    """Notes what it is told of what is hashed."""
+
+    def __init__(self) -> None:
+        self.hashed: list[tuple[int, int]] = []
+
+    def hashing(self, done: int, total: int) -> None:
+        self.hashed.append((done, total))
+
+
+def interrupted(*_arguments: object) -> str:
+    raise KeyboardInterrupt
+
+
 def test_a_clock_that_is_set_right_does_not_end_a_soak(world, server):
     """A device without a clock of its own updates before the network tells it the time."""
     health(world, PASS, soak="1h")
@@ -347,7 +380,9 @@ def test_rollback_during_a_trial(world, run):
     health(world, PASS, soak="1h")
     world.publish("1.2.0")
     run("update")
-    assert run("rollback")["changes"] == [{"model": MODEL, "before": "1.2.0", "after": "1.1.0"}]
+    assert run("rollback")["changes"] == [
+        {"model": MODEL, "before": "1.2.0", "after": "1.1.0", "revoked": False}
+    ]
     assert "held at 1.1.0: it was rolled back by hand" in run("update")["reasons"][MODEL]
 
 
@@ -420,6 +455,6 @@ def test_component_that_is_held_stops_what_needs_another(world, run):
     refused = run("rollback", TOKENIZER, code=ExitCode.USAGE)
     assert refused["reason"].startswith("meter-reader 1.3.0 needs tokenizer 2.0.0")
     assert run("rollback")["changes"] == [
-        {"model": MODEL, "before": "1.3.0", "after": "1.2.0"},
-        {"model": TOKENIZER, "before": "2.0.0", "after": "1.0.0"},
+        {"model": MODEL, "before": "1.3.0", "after": "1.2.0", "revoked": False},
+        {"model": TOKENIZER, "before": "2.0.0", "after": "1.0.0", "revoked": False},
     ]

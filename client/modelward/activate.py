@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from modelward import fastpath, intact, restore
 from modelward.device import Device
@@ -20,12 +21,24 @@ from modelward.trust import clock
 Passed = Callable[[Gate, str], None]  # is told of every gate that was passed, and what was found
 
 
-def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, Slot]:
+class Watch(Protocol):
+    """Is told what happens, for people and for machines."""
+
+    def passed(self, gate: Gate, detail: str) -> None:
+        """Note that a gate was passed."""
+        ...
+
+    def hashing(self, done: int, total: int) -> None:
+        """Note how many bytes of how many are hashed; often."""
+        ...
+
+
+def recover(device: Device, watch: Watch, *, judge: bool = True) -> dict[str, Slot]:
     """Gate 1: finish or undo what a power cut interrupted; judge what is on trial.
 
     Args:
         device: The device, whose lock the caller holds.
-        passed: Is told what was found.
+        watch: Is told what was found, and what is hashed.
         judge: Whether to try what is on trial, and to confirm it when its soak is over.
 
     Returns:
@@ -36,16 +49,16 @@ def recover(device: Device, passed: Passed, *, judge: bool = True) -> dict[str, 
         Refused: What is installed cannot be read, and not be told from what else is here.
     """
     for problem in restore.notes(device).values():
-        passed(Gate.RECOVER, f"{problem}; mended")
+        watch.passed(Gate.RECOVER, f"{problem}; mended")
     now = clock.trusted(device.clock(), device.floors.load().time)
     recovered = device.trials.recover(now)
     for note in recovered.notes:
-        passed(Gate.RECOVER, note)
+        watch.passed(Gate.RECOVER, note)
     if recovered.rolled_back:
         fastpath.forget(device.config.state)
         raise RolledBack(recovered.rolled_back, _ADVICE)
     if judge:
-        return _judge_trial(device, passed, now)
+        return _judge_trial(device, watch, now)
     return {}
 
 
@@ -118,7 +131,8 @@ def may_commit(device: Device, changed: Mapping[str, Slot]) -> bool:
     return trial is None or not trial.left
 
 
-def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slot]:
+def _judge_trial(device: Device, watch: Watch, now: datetime) -> dict[str, Slot]:
+    passed = watch.passed
     on_trial = device.trials.on_trial()
     trial = device.trials.look()
     if not on_trial or trial is None:
@@ -126,7 +140,7 @@ def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slo
     if not trial.seen or not trial.left:
         # What was damaged since proves nothing, and must neither meet a parser nor be confirmed.
         # A newer release may still take its place: it may be what cannot be mended.
-        changed = intact.changed(device, on_trial)
+        changed = intact.changed(device, on_trial, watch.hashing)
         for problem in changed.values():
             passed(Gate.RECOVER, f"{problem}; it stays on trial until mended: {intact.ADVICE}")
         if changed:
@@ -135,7 +149,8 @@ def _judge_trial(device: Device, passed: Passed, now: datetime) -> dict[str, Slo
     if not trial.seen:  # the device was started since, or the update was cut short
         try:
             for model, slot in on_trial.items():
-                _probe(device, model, slot)
+                # Told of each: one may take for as long as a check may without a sign of progress.
+                passed(Gate.HEALTH, f"{model} {slot.version}: {_probe(device, model, slot)}")
         except RolledBack as error:
             _go_back(device, error.reason, now)
             raise

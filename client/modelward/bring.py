@@ -24,6 +24,10 @@ from modelward.transfer.sources import SMALL, Sources
 class Watch(Protocol):
     """Is told what happens, for people and for machines."""
 
+    def hashing(self, done: int, total: int) -> None:
+        """Note how many bytes of how many are hashed; often."""
+        ...
+
     def passed(self, gate: Gate, detail: str) -> None:
         """Note that a gate was passed."""
         ...

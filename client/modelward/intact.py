@@ -11,26 +11,28 @@ from modelward.formats import policy as policies
 from modelward.formats.installed import Slot
 from modelward.formats.policy import ModelPolicy
 from modelward.formats.tampering import Tampering
+from modelward.install.hashing import Progress
 from modelward.install.opened import Folder, problem_of
 
 ADVICE = "run `modelward verify --repair`"
 
 
-def changed(device: Device, slots: Mapping[str, Slot]) -> dict[str, str]:
+def changed(device: Device, slots: Mapping[str, Slot], progress: Progress) -> dict[str, str]:
     """Hash all files of slots again, and raise the alarm about each that was changed.
 
     Args:
         device: The device, whose lock the caller holds.
         slots: The slots by model.
+        progress: Told of the bytes that are hashed, of those of each slot.
 
     Returns:
         By model, what was changed of it, for people.
     """
     found = {}
     for model, slot in slots.items():
-        problem = _problem(device, model, slot)
+        problem = _problem(device, model, slot, progress)
         if problem:
-            _raise_alarm(device, model, slot, problem)
+            _raise_alarm(device, model, slot, problem, progress)
             found[model] = f"{model} {slot.version} was changed after it was installed: {problem}"
     return found
 
@@ -59,11 +61,11 @@ def _unreadable(error: OSError | FormatError) -> str:
     return f"policy.json {problem_of(error)}"
 
 
-def _problem(device: Device, model: str, slot: Slot) -> str | None:
+def _problem(device: Device, model: str, slot: Slot, progress: Progress) -> str | None:
     """Return the first thing that is wrong with a slot, or None."""
     try:
         _read_policy(device, model, slot)
-        for path, problem in device.slots.problems(model, slot):
+        for path, problem in device.slots.problems(model, slot, progress=progress):
             return f"{path}: {problem}"
     except (OSError, FormatError) as error:
         return _unreadable(error)
@@ -74,8 +76,10 @@ def _problem(device: Device, model: str, slot: Slot) -> str | None:
     return None
 
 
-def _raise_alarm(device: Device, model: str, slot: Slot, problem: str) -> None:
+def _raise_alarm(device: Device, model: str, slot: Slot, problem: str, progress: Progress) -> None:
     before = device.slots.installed().previous.get(model)
-    served = before.version if before and not _problem(device, model, before) else None
+    served = None
+    if before and not _problem(device, model, before, progress):
+        served = before.version
     now = device.clock().replace(microsecond=0)
     device.alarms.keep(Tampering(model, slot.version, slot.sha256, problem, now, served))

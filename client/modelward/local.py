@@ -1,6 +1,6 @@
 """What whoever stands before a device tells it: go back, stay, go on, make room. No network."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +11,7 @@ from modelward.errors import Gate, Refused, RolledBack, Unavailable, UsageError
 from modelward.formats.floors import TimeFloor
 from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops, space
+from modelward.install.hashing import Progress
 from modelward.trust import clock
 
 _ROLLED_BACK = "it was rolled back by hand"
@@ -25,11 +26,13 @@ class Move:
         model: The model.
         before: The version that ran.
         after: The version that runs; None if there was none before.
+        revoked: Whether that is revoked: it runs as nothing else is here, and is not held.
     """
 
     model: str
     before: str
     after: str | None
+    revoked: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,16 @@ class Garbage:
     freed: int
 
 
-def roll_back(device: Device, models: Sequence[str]) -> tuple[Move, ...]:
+def roll_back(device: Device, models: Sequence[str], progress: Progress) -> tuple[Move, ...]:
     """Go back to the releases before, and stay there until somebody unpins.
 
-    What is on trial goes back whole, all of its models at once.
+    What is on trial goes back whole, all of its models at once: to what is revoked, too, if nothing
+    else is here, as a trial that fails does.
 
     Args:
         device: The device.
         models: Models to take back; empty for all that can be.
+        progress: Told of the bytes that are hashed.
 
     Raises:
         UsageError: There is nothing to go back to, or models that stay need what would go.
@@ -62,16 +67,18 @@ def roll_back(device: Device, models: Sequence[str]) -> tuple[Move, ...]:
         installed = device.slots.installed()
         _check_installed(installed, models)
         on_trial = device.trials.on_trial()
+        revoked: Collection[str] = ()
         if on_trial and (not models or set(models) & set(on_trial)):
+            revoked = device.trials.revoked_to_go_back_to()
             after = device.trials.roll_back(_ROLLED_BACK, now, pin=True)
         else:
             slots = _slots_before(installed, models)
             _check_components(device, installed.with_releases(slots))
             for model, slot in slots.items():
-                _check_intact(device, model, slot)
+                _check_intact(device, model, slot, progress)
             after = device.trials.go_back(slots, _ROLLED_BACK)
         fastpath.forget(device.config.state)
-        return tuple(_moves(installed, after))
+        return tuple(_moves(installed, after, revoked))
 
 
 def pin(device: Device, models: Sequence[str]) -> dict[str, str]:
@@ -107,8 +114,12 @@ def unpin(device: Device, models: Sequence[str]) -> tuple[str, ...]:
         return chosen
 
 
-def confirm(device: Device) -> dict[str, str]:
+def confirm(device: Device, progress: Progress) -> dict[str, str]:
     """Say that what is on trial is healthy, before its soak is over.
+
+    Args:
+        device: The device.
+        progress: Told of the bytes that are hashed.
 
     Returns:
         The versions that are confirmed.
@@ -121,7 +132,7 @@ def confirm(device: Device) -> dict[str, str]:
         on_trial = device.trials.on_trial()
         if not on_trial:
             raise UsageError("nothing is on trial", "see `modelward status`")
-        for problem in intact.changed(device, on_trial).values():
+        for problem in intact.changed(device, on_trial, progress).values():
             raise Refused(Gate.INSTALL, problem, intact.ADVICE)
         device.trials.commit()
         return {model: slot.version for model, slot in on_trial.items()}
@@ -194,8 +205,8 @@ def _check_components(device: Device, following: Installed) -> None:
                 )
 
 
-def _check_intact(device: Device, model: str, slot: Slot) -> None:
-    for path, problem in device.slots.problems(model, slot):
+def _check_intact(device: Device, model: str, slot: Slot, progress: Progress) -> None:
+    for path, problem in device.slots.problems(model, slot, progress=progress):
         raise Refused(
             Gate.INSTALL,
             f"{model} {slot.version}, which is kept to fall back to: {path}: {problem}",
@@ -203,11 +214,11 @@ def _check_intact(device: Device, model: str, slot: Slot) -> None:
         )
 
 
-def _moves(before: Installed, after: Installed) -> Iterator[Move]:
+def _moves(before: Installed, after: Installed, revoked: Collection[str]) -> Iterator[Move]:
     for model, slot in before.active.items():
         now = after.active.get(model)
         if now != slot:
-            yield Move(model, slot.version, now.version if now else None)
+            yield Move(model, slot.version, now.version if now else None, model in revoked)
 
 
 def _garbage(device: Device) -> Garbage:

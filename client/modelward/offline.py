@@ -12,8 +12,8 @@ from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused, Unavailable
 from modelward.formats import strict
 from modelward.install import fsops
+from modelward.install.hashing import Progress
 from modelward.repair import Repaired, repair
-from modelward.scan import Progress
 from modelward.transfer.medium import Medium, open_medium
 from modelward.transfer.sources import Sources
 from modelward.update import Outcome, update

@@ -15,12 +15,15 @@ from modelward.bring import Watch
 from modelward.device import Device
 from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
 from modelward.examine import examine, required
+from modelward.formats import dsse
 from modelward.formats import policy as policies
 from modelward.formats.installed import Slot
 from modelward.formats.policy import FleetPolicy
 from modelward.formats.release import Blob, Release, ReleaseFile
 from modelward.install import fsops
-from modelward.scan import Damage, Part, Progress, Scanned
+from modelward.install.hashing import Progress
+from modelward.install.opened import Folder
+from modelward.scan import Damage, Part, Scanned
 from modelward.transfer import fetch, sources
 from modelward.transfer.sources import Sources
 from modelward.trust import clock
@@ -77,7 +80,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
     ):
         lost = restore.notes(device)
         found = scan.scan(device, models, progress)
-        activate.recover(device, watch.passed, judge=False)  # which mends some of it
+        activate.recover(device, watch, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)
         work.mend()
         after = scan.scan(device, models, progress) if found.damage else found
@@ -213,8 +216,8 @@ class _Repair:
 
     def _kept(self, model: str, slot: Slot) -> tuple[bytes, dict[str, bytes]]:
         _, document = self._device.slots.release(model, slot)
-        folder = self._device.slots.directory(model, slot)
-        return document, {name: (folder / name).read_bytes() for name in EVIDENCE}
+        with Folder(self._device.slots.directory(model, slot)) as folder:
+            return document, {name: folder.read(name, dsse.EVIDENCE_CAP) for name in EVIDENCE}
 
     def _documents(self, model: str, slot: Slot) -> tuple[bytes, Mapping[str, bytes]]:
         """Fetch the documents of a release anew, and take them through gates 6 to 8 again."""

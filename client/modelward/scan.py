@@ -19,11 +19,10 @@ from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal
 from modelward.formats.log_state import LogState
 from modelward.install import floors, hashing, journal, log_state
+from modelward.install.hashing import Progress
 from modelward.install.opened import Folder, files_below, look, problem_of
 from modelward.install.owner import is_owner
 from modelward.trust.repository import check_root
-
-Progress = Callable[[int, int], None]  # told how many bytes of how many are hashed
 
 
 class Part(StrEnum):

@@ -126,7 +126,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         sources_of(device, sources) as used,
     ):
         # 1. Recover: finish or undo whatever was interrupted; judge what is on trial.
-        changed = activate.recover(device, watch.passed, judge=not only_check)
+        changed = activate.recover(device, watch, judge=not only_check)
         installed = device.slots.installed()
         floors = device.floors.load()
 
@@ -349,7 +349,7 @@ def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watc
         model: device.slots.stage(item.release, item.document, item.evidence)
         for model, item in moves.examined.items()
     }
-    _check_staged(device, {**staged, **moves.kept}, untouched)
+    _check_staged(device, {**staged, **moves.kept}, untouched, watch)
     names = (f"{model} {version} is staged" for model, version in moves.versions.items())
     watch.passed(Gate.INSTALL, "; ".join(names))
     revoked = visit.revoked(device.trials.kept())
@@ -378,13 +378,15 @@ def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Wa
         watch.passed(Gate.COMMIT, _commit_detail(changes, installed.previous))
 
 
-def _check_staged(device: Device, slots: Mapping[str, Slot], proven: Mapping[str, Look]) -> None:
+def _check_staged(
+    device: Device, slots: Mapping[str, Slot], proven: Mapping[str, Look], watch: Watch
+) -> None:
     """Hash what is about to run: blobs that were here already may have rotted or been changed.
 
     Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
     """
     for model, slot in slots.items():
-        for path, problem in device.slots.problems(model, slot, proven):
+        for path, problem in device.slots.problems(model, slot, proven, watch.hashing):
             device.slots.discard(model, slot)
             raise Refused(
                 Gate.INSTALL,

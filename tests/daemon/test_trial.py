@@ -2,6 +2,7 @@
 
 import signal
 from pathlib import Path
+from textwrap import dedent
 
 from tests.daemon.site import Running
 from tests.simulator.world import World
@@ -71,3 +72,33 @@ def test_a_trial_is_judged_at_once_after_a_start(world: World, tmp_path: Path) -
         with Running(world, server) as daemon:  # whose first check would be due within the hour
             assert daemon.wait_for("checked")["exit_code"] == 5
         assert world.read_model()[0] == "1.0.0"
+
+
+def test_hashing_what_is_on_trial_is_no_standstill(world: World, tmp_path: Path) -> None:
+    """However slow the disk and large the model: what moves is not stuck."""
+    (tmp_path / "sitecustomize.py").write_text(
+        dedent("""\
+            import os, time
+
+            preadv = os.preadv
+
+            def slow(*arguments):
+                time.sleep(0.6)
+                return preadv(*arguments)
+
+            os.preadv = slow
+            """)
+    )
+    put_on_trial(world.device, 'soak = "1s"')
+    with world.serve() as server:
+        world.publish("1.1.0")
+        assert world.client_here("update", server).json["outcome"] == "updated"
+        before = confirmed(world)
+        often = 'interval = "1h"\njitter = 0\nstuck = "3s"'
+        put_on_trial(world.device, 'soak = "1s"\ntimeout = "1s"', often)
+        with Running(world, server, PYTHONPATH=str(tmp_path)) as daemon:
+            daemon.wait_for("checked")
+            while confirmed(world) == before:  # a machine under load may be slow to start it
+                daemon.signal(signal.SIGUSR1)
+                daemon.wait_for("checked")
+            assert sum(line["event"] == "hashing" for line in daemon.seen) > 1

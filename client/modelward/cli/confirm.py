@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from modelward.cli.options import command, device_of
-from modelward.cli.terminal import say
+from modelward.cli.terminal import Terminal, say
 from modelward.errors import ExitCode
 
 _HELP = """\
@@ -24,7 +24,9 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> ExitCode:
     from modelward import local  # noqa: PLC0415 - each command loads what it needs
 
-    confirmed = local.confirm(device_of(options))
+    terminal = Terminal(quiet=options.json)
+    confirmed = local.confirm(device_of(options), terminal.hashing)
+    terminal.end()
     text = "\n".join(f"{model} {version} is confirmed" for model, version in confirmed.items())
     say(options, {"outcome": "confirmed", "models": confirmed}, text)
     return ExitCode.DONE

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Event = Mapping[str, Any]
 Tell = Callable[[Event], None]
-HEARTBEAT = 5.0  # seconds between two events about the same download
+HEARTBEAT = 5.0  # seconds between two signs of progress, unless `stuck` in [run] is short
 LOCK_PATIENCE = 60.0  # seconds to wait for an update that somebody else runs
 LOCK_POLL = 0.2  # seconds between two looks at the lock
 LOW = 10  # a tenth of a busy core: others go first, but it does come to its end
@@ -84,6 +84,7 @@ class Watch:
 
     Attributes:
         tell: Is given each event.
+        heartbeat: Seconds between two events about the same download, or the same hashing.
 
     Args:
         tell: See there.
@@ -100,11 +101,12 @@ class Watch:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.tell = tell
+        self.heartbeat = HEARTBEAT
         self._told_to_stop = told_to_stop
         self._clock = clock
         self._sleep = sleep
         self._waiting_since: float | None = None
-        self._heartbeat = float("-inf")
+        self._moved = float("-inf")
 
     def passed(self, gate: Gate, detail: str) -> None:
         """Tell which gate was passed.
@@ -149,8 +151,8 @@ class Watch:
     def _moving(self, event: Event) -> None:
         self._check_stop()
         now = self._clock()
-        if now - self._heartbeat >= HEARTBEAT:
-            self._heartbeat = now
+        if now - self._moved >= self.heartbeat:
+            self._moved = now
             self.tell(event)
 
     def _check_stop(self) -> None:
@@ -165,6 +167,7 @@ def run(job: Job, watch: Watch) -> dict[str, Any]:
     """
     try:
         config = job.config
+        watch.heartbeat = min(HEARTBEAT, config.run.stuck / 4)
         if job.verify:
             return _verify(config, watch, may_mend=job.mend)
         if job.mend:
@@ -228,7 +231,7 @@ def _judge_trial(device: "Device", watch: Watch) -> None:
     from modelward.install import fsops  # noqa: PLC0415
 
     with fsops.lock(device.config.state / "lock", keep_waiting=watch.keep_waiting):
-        activate.recover(device, watch.passed)
+        activate.recover(device, watch)
 
 
 def main() -> int:

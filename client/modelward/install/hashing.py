@@ -4,6 +4,8 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 
+Progress = Callable[[int, int], object]  # told how many bytes of how many are hashed
+
 READ = 1 << 20  # bytes
 _ALONE = 4 << 20  # bytes: less is hashed sooner than a thread is started
 

@@ -6,17 +6,16 @@ read: a pipe would make the reader wait for ever, a device would never end (atta
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from modelward import plain_file
 from modelward.errors import Unavailable
 from modelward.formats.seal import Look
 from modelward.install.hashing import sha256_of
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
-_BLOCK = 1 << 16  # bytes
 # What a process may not do says nothing about the files.
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 NOT_ALLOWED = (*EXHAUSTED, errno.EACCES, errno.EPERM)
@@ -72,7 +71,7 @@ class Folder:
         """
         descriptor = self.open(path)
         try:
-            return _content(descriptor, cap)
+            return plain_file.content(descriptor, cap)
         finally:
             os.close(descriptor)
 
@@ -85,15 +84,19 @@ class Folder:
         with os.scandir(self._descriptor) as entries:
             return [entry.name for entry in entries]
 
-    def digest(self, path: str) -> str:
+    def digest(self, path: str, progress: Callable[[int], object] | None = None) -> str:
         """Return the SHA-256 digest of a regular file below.
+
+        Args:
+            path: The file.
+            progress: Told of bytes as they are hashed.
 
         Raises:
             OSError: It cannot be opened or read.
         """
         descriptor = self.open(path)
         try:
-            return sha256_of(descriptor)
+            return sha256_of(descriptor, progress)
         finally:
             os.close(descriptor)
 
@@ -168,20 +171,12 @@ def files_below(folder: Path, unread: Callable[[OSError], object] | None = None)
 
 
 def _regular(descriptor: int) -> int:
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "is not a regular file")
-
-
-def _content(descriptor: int, cap: int) -> bytes:
-    """Return all of an open file, taking no more memory than it needs: most are small."""
-    data = bytearray()
-    while block := os.read(descriptor, min(_BLOCK, cap + 1 - len(data))):
-        data += block
-        if len(data) > cap:
-            raise OSError(errno.EFBIG, f"is longer than {cap} bytes")
-    return bytes(data)
+    try:
+        plain_file.check(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def look(descriptor: int) -> Look:

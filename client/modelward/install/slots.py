@@ -25,6 +25,7 @@ from modelward.formats.names import check_name
 from modelward.formats.release import Release
 from modelward.formats.seal import Look
 from modelward.install import alarms, fsops, seals
+from modelward.install.hashing import Progress
 from modelward.install.journal import JournalStore
 from modelward.install.opened import NOT_ALLOWED, Folder, files_below, problem_of, same_content
 from modelward.install.store import Store
@@ -218,7 +219,11 @@ class Slots:
         return aside
 
     def problems(
-        self, model: str, slot: Slot, proven: Mapping[str, Look] | None = None
+        self,
+        model: str,
+        slot: Slot,
+        proven: Mapping[str, Look] | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[str, str]]:
         """Hash every file of a slot; yield the path and problem of each that is not as it was.
 
@@ -227,19 +232,28 @@ class Slots:
             slot: The slot.
             proven: How files looked, by digest, when this process had hashed them: those
                 that still do are not hashed again.
+            progress: Told of the bytes that are hashed, of those of the slot.
 
         Raises:
             Refused: The slot's own document is damaged.
         """
         release, _ = self.release(model, slot)
         known_good = proven or {}
+        total, done = sum(file.blob.length for file in release.files), 0
+
+        def hashed(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(done, total)
+
         with self._open(model, slot) as opened:
             for file in release.files:
                 try:
                     look = known_good.get(file.blob.sha256)
                     if look and same_content(opened.look(f"files/{file.path}"), look):
                         continue
-                    if opened.digest(f"files/{file.path}") != file.blob.sha256:
+                    if opened.digest(f"files/{file.path}", hashed) != file.blob.sha256:
                         yield file.path, "is not the file that was approved"
                 except OSError as error:
                     yield file.path, problem_of(error)

@@ -87,6 +87,12 @@ class Trials:
         """Return what runs by model if a trial fails."""
         return self._installed_and_good(self.journal)[1].active
 
+    def revoked_to_go_back_to(self) -> frozenset[str]:
+        """Return the models that would run what is revoked if a trial fails."""
+        installed, good = self._installed_and_good(self.journal)
+        forsaken = revocation.forsaken(installed, good)
+        return frozenset(model for model, slot in good.active.items() if slot.sha256 in forsaken)
+
     def until(self, now: datetime) -> datetime | None:
         """Return when the soak of what is on trial is over, if the device runs on; None if none is.
 
@@ -342,7 +348,13 @@ class Trials:
         bad = self._slots.installed().changed_since(good)
         pins = {model: held for model, held in journal.pins.items() if bad.get(model) != held.slot}
         if pin:
-            at = {model: good.active[model] for model in bad if model in good.active}
+            # What is revoked is not held: no pin would be heeded (`Visit`).
+            revoked = revocation.forsaken(self._slots.installed(), good)
+            at = {
+                model: good.active[model]
+                for model in bad
+                if model in good.active and good.active[model].sha256 not in revoked
+            }
             pins |= {model: Pin(slot, good.number, reason) for model, slot in at.items()}
         journal = replace(
             journal.with_failure(bad, reason, now),
