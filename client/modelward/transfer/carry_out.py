@@ -248,6 +248,7 @@ class Carrier:
                 end = chunk.offset + chunk.length
                 if place is None or any(a <= chunk.offset and end <= b for a, b in done):
                     continue
+                self._go_on()  # a slow disk takes hours for a large file
                 view = file.place(buffer, chunk.offset, chunk.length)
                 try:
                     if place.sha256 not in opened:
