@@ -1,9 +1,12 @@
 """What a device takes of its disk, and that others cannot take it away again; root only."""
 
+import contextlib
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from modelward.errors import ExitCode
 from tests.crash import volume
+from tests.install.site import Site, chain
 from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server
 from tests.simulator.world import World, bundle_of
@@ -131,3 +135,51 @@ def bring(world: World, server: Server, version: str) -> int:
 def releases(count: int) -> int:
     """Return the bytes that so many releases take, and a little for documents of theirs."""
     return count * (LARGE + MIB // 2)
+
+
+def no_inode(mount: Path) -> None:
+    """Use up all inodes."""
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (mount / "many" / str(number)).touch()
+
+
+def no_block(mount: Path) -> None:
+    """Use up all room."""
+    with (mount / "ballast").open("wb") as file:
+        size, end = 1 << 28, 0
+        while size >= 512:
+            try:
+                os.posix_fallocate(file.fileno(), end, size)
+                end += size
+            except OSError:
+                size //= 2
+
+
+@pytest.mark.parametrize(("name", "fill"), [("ext4", no_inode), ("xfs", no_block)])
+def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
+    tmp_path: Path, name: str, fill: Callable[[Path], None]
+) -> None:
+    """To go back takes neither an inode nor a block."""
+    reason = volume.missing(name)
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    volume.make(name, tmp_path / "image")
+    with volume.mounted(tmp_path / "image", tmp_path / "mount") as mount:
+        (mount / "many").mkdir()
+        site = Site(mount / "state")
+        site.install(chain("1.0.0", 1))
+        site.try_out(chain("2.0.0", 2), soak=timedelta(hours=1))
+        fill(mount)
+        with pytest.raises(OSError, match="No space left"):
+            (mount / "state" / "more").symlink_to("nothing")
+        with pytest.raises(OSError, match="No space left"):
+            site.trials.roll_back("it crashed", site.now)
+        assert site.versions() == ("1.0.0", None)
+        for path in (*mount.glob("many/*"), *mount.glob("ballast")):
+            path.unlink()
+        site.trials.recover(site.now)
+        assert (site.versions(), site.trials.journal.trial) == (("1.0.0", None), None)
+        site.install(chain("2.0.0", 2))
+        assert site.versions() == ("2.0.0", "1.0.0")
+        assert not site.problems()

@@ -4,11 +4,13 @@ import errno
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from modelward.errors import Gate, Refused
+from modelward.install import syscalls
 from modelward.install.opened import Folder, open_file
 from modelward.install.slots import Installed, Slot
 from tests.install.site import MODEL, Site, chain
@@ -256,3 +258,19 @@ def test_file_that_was_just_verified_is_not_hashed_again_unless_somebody_wrote_t
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nobody had
     assert not list(site.slots.problems(MODEL, slot, proven))
     assert list(site.slots.problems(MODEL, slot))
+
+
+def test_a_switch_back_takes_no_new_link(installed, monkeypatch):
+    """A full disk may have room for none; see tests/crash/test_space.py."""
+    number = installed.slots.installed().number
+    installed.install(chain("9.0.0", 9))
+    installed.slots.prepare(replace(installed.slots.installed(), number=number + 5))
+
+    def full(_target: str, _path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(syscalls, "symlink", full)
+    installed.slots.switch(number + 5)
+    assert installed.slots.installed().number == number + 5
+    with pytest.raises(OSError, match="No space left"):  # it is used up
+        installed.slots.switch(number + 5)

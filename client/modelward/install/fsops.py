@@ -216,7 +216,7 @@ def symlink(path: Path, target: str) -> None:
 
 
 def rename(source: Path, destination: Path) -> None:
-    """Move a directory that was made aside to its place."""
+    """Move what was made aside to its place, where nothing is, or a file or link gives way."""
     syscalls.rename(source, destination)
     sync_directory(destination.parent)
     if source.parent != destination.parent:

@@ -5,6 +5,7 @@
     slots/<model>/<first 16 digits of release.json's digest>/   files of one release, read-only
     generations/<n>/installed.json                              what generation n consists of
     generations/<n>/<model> -> ../../slots/<model>/<slot>
+    generations/<n>/.current -> generations/<n>                 to go back with, on a full disk
     current -> generations/<n>                                  the only thing that is switched
 
 All models of a device switch together or not at all: a generation is made aside and becomes
@@ -12,6 +13,7 @@ current in one rename. Slots of the previous release of every model are kept.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +32,7 @@ from modelward.install.journal import JournalStore
 from modelward.install.opened import NOT_ALLOWED, Folder, files_below, problem_of, same_content
 from modelward.install.store import Store
 
+SPARE = ".current"  # no model is named so
 STALE = 3600.0  # seconds after which nobody is still writing a small file
 
 
@@ -308,11 +311,16 @@ class Slots:
         fsops.make_aside(place)
         for model, slot in following.active.items():
             fsops.symlink(place / model, f"../../slots/{model}/{slot.name}/files")
+        fsops.symlink(place / SPARE, f"generations/{following.number}")
         fsops.write_aside(place / DOCUMENT, following.to_bytes(), 0o444)
         fsops.sync_directory(place)
 
     def switch(self, number: int) -> None:
-        """Make a generation the current one, in one rename; 0 for that nothing runs."""
+        """Make a generation the current one, in one rename; 0 for that nothing runs.
+
+        A new link takes an inode and, on XFS, room for more. Where others have left neither, the
+        generation's own link serves: what does not work must not run on because a disk is full.
+        """
         current = self._root / "current"
         if not number:
             fsops.remove(current)
@@ -322,7 +330,13 @@ class Slots:
             fsops.symlink(aside, f"generations/{number}")
             fsops.exchange(aside, current)
         else:
-            fsops.switch(current, f"generations/{number}")
+            try:
+                fsops.switch(current, f"generations/{number}")
+            except OSError as error:
+                spare = self._root / "generations" / str(number) / SPARE
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare.is_symlink():
+                    raise
+                fsops.rename(spare, current)
 
     def garbage(self, kept: Iterable[Installed], blobs: Iterable[str] = ()) -> list[Path]:
         """Return the slots, generations and blobs that are not needed.
