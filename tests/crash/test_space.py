@@ -173,8 +173,7 @@ def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
         fill(mount)
         with pytest.raises(OSError, match="No space left"):
             (mount / "state" / "more").symlink_to("nothing")
-        with pytest.raises(OSError, match="No space left"):
-            site.trials.roll_back("it crashed", site.now)
+        site.trials.roll_back("it crashed", site.now)
         assert site.versions() == ("1.0.0", None)
         for path in (*mount.glob("many/*"), *mount.glob("ballast")):
             path.unlink()

@@ -339,6 +339,10 @@ class Trials:
             reason: Why, for people.
             now: The time.
             pin: Whether what runs then is to stay, as the operator said so.
+
+        Raises:
+            OSError: It runs on; or, with `pin`, does not, but will be tried again: nothing could be
+                written.
         """
         journal = self.journal
         trial = journal.trial
@@ -367,7 +371,9 @@ class Trials:
             # A full disk forgets why; that must not keep a bad model running.
             with contextlib.suppress(OSError):
                 self._slots.switch(trial.good)
-            raise
+            if pin or self._slots.installed().number != trial.good:
+                raise
+            return self._slots.installed()
         return self._finish_return(journal)
 
     def go_back(self, slots: Mapping[str, Slot], reason: str) -> Installed:
