@@ -182,3 +182,23 @@ def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
         site.install(chain("2.0.0", 2))
         assert site.versions() == ("2.0.0", "1.0.0")
         assert not site.problems()
+
+
+def test_a_trial_that_fails_on_a_full_disk_is_told_as_such(
+    world: World, mount: Path, tmp_path: Path
+) -> None:
+    works = tmp_path / "works"
+    works.touch()
+    file = world.device / "modelward.toml"
+    file.open("a").write(f'[health]\nsoak = "1h"\ncommand = ["test", "-e", "{works}"]')
+    (mount / "many").mkdir()
+    world.publish("1.1.0")
+    with world.serve() as server:
+        assert world.client_here("update", server).json["running"] == {"meter-reader": "1.1.0"}
+        works.unlink()
+        no_inode(mount)
+        failed = world.client_here("update", server)
+        assert (failed.code, failed.json["gate"]) == (ExitCode.ROLLED_BACK, "health")
+        assert world.read_model()[0] == "1.0.0"
+        shutil.rmtree(mount / "many")
+        assert world.client_here("verify").code == ExitCode.DONE
