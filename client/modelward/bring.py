@@ -7,6 +7,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Protocol
 
+from modelward import activate
 from modelward.device import Device
 from modelward.errors import Gate, NotNow, Refused, Unavailable
 from modelward.formats import window
@@ -21,16 +22,8 @@ from modelward.transfer.planner import Planner
 from modelward.transfer.sources import SMALL, Sources
 
 
-class Watch(Protocol):
+class Watch(activate.Watch, Protocol):
     """Is told what happens, for people and for machines."""
-
-    def hashing(self, done: int, total: int) -> None:
-        """Note how many bytes of how many are hashed; often."""
-        ...
-
-    def passed(self, gate: Gate, detail: str) -> None:
-        """Note that a gate was passed."""
-        ...
 
     def fetching(self, received: int, total: int, source: str) -> None:
         """Note how many bytes of how many have arrived, and from where the last ones; often."""
