@@ -282,5 +282,5 @@ def test_a_device_short_of_files_or_memory_finds_nothing_damaged(
     with pytest.raises(Unavailable, match="cannot be read now"):
         scan.scan(site.device, (), lambda *_: None)
     with pytest.raises(Unavailable, match="cannot be read now"):
-        intact.changed(site.device, site.slots.installed().active)
+        intact.changed(site.device, site.slots.installed().active, lambda *_: None)
     assert not site.device.alarms.pending()
