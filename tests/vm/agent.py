@@ -28,4 +28,6 @@ with PORT.open("r+b", buffering=0) as port:
                 answer = {"code": done.returncode, "out": done.stdout.decode(errors="replace")}
             except subprocess.TimeoutExpired as error:
                 answer = {"code": 124, "out": (error.stdout or b"").decode(errors="replace")}
-            port.write(json.dumps(answer).encode() + b"\n")
+            rest = json.dumps(answer).encode() + b"\n"
+            while rest:  # the kernel takes 32 KiB at a time
+                rest = rest[port.write(rest) :]

@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(3600))
+            item.add_marker(pytest.mark.timeout(7200))
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip("only root may make a disk with Debian on it"))
             elif reason is not None:

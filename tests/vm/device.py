@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.simulator.world import MODEL
 from tests.vm.image import RUNTIMES
-from tests.vm.machine import Machine
+from tests.vm.machine import COMMAND, Machine
 
 STATE = "/var/lib/modelward"
 PYTHON = "/opt/modelward/bin/python"
@@ -76,7 +76,7 @@ class Device(Machine):
         """Return why releases did not work here, by version."""
         return {item["version"]: item["reason"] for item in self.modelward("status")["failed"]}
 
-    def wait(self, what: Callable[[], Any], seconds: float = 180) -> Any:
+    def wait(self, what: Callable[[], Any], seconds: float = COMMAND) -> Any:
         """Wait until something is so; return what it is."""
         until = time.monotonic() + seconds
         while not (so := what()):

@@ -15,7 +15,9 @@ from typing import Any, Self
 
 from tests.vm.image import Image
 
-BOOT = 300.0  # seconds that it may take
+# Seconds that a boot, or a command, may take: long, since it is emulated beside other work.
+BOOT = 900.0
+COMMAND = 600.0
 READY = "ready"
 
 
@@ -66,7 +68,7 @@ class Machine:
         self._link.settimeout(BOOT)
         assert self._answer()["out"] == READY, self.console.read_text(errors="replace")
 
-    def run(self, command: str, seconds: float = 120, *, code: int | None = 0) -> str:
+    def run(self, command: str, seconds: float = COMMAND, *, code: int | None = 0) -> str:
         """Run a command in it; return what it printed.
 
         Args:

@@ -116,7 +116,7 @@ def supervised(device: Device, health: str = "") -> None:
         """)
     )
     device.start_daemon()
-    device.wait(lambda: device.running() == "1.0.0", 300)
+    device.wait(lambda: device.running() == "1.0.0")
 
 
 def offer(device: Device, version: str) -> None:
@@ -128,7 +128,7 @@ def offer(device: Device, version: str) -> None:
 def refused(device: Device, version: str) -> str:
     """Offer a version that is to fail; return why it did."""
     offer(device, version)
-    reason = device.wait(lambda: device.failed().get(version), 3 * TIMEOUT)
+    reason = device.wait(lambda: device.failed().get(version))
     assert device.running() == "1.0.0"
     assert device.open("strict")[0] == "1.0.0"
     return str(reason)
@@ -170,7 +170,7 @@ def test_what_fails_under_the_unit_is_rolled_back(device: Device) -> None:
     assert device.run("systemctl show modelward -P MainPID") == main
 
     offer(device, "2.0.0")
-    device.wait(lambda: device.running() == "2.0.0", 3 * TIMEOUT)
+    device.wait(lambda: device.running() == "2.0.0")
     assert device.open("strict")[0] == "2.0.0"
 
 
@@ -193,11 +193,11 @@ def test_a_device_that_starts_unwell_goes_back_by_itself(device: Device) -> None
     device.modelward("confirm")
     device.run("systemctl enable modelward")
     offer(device, "2.0.0")
-    device.wait(lambda: device.running() == "2.0.0", 3 * TIMEOUT)
+    device.wait(lambda: device.running() == "2.0.0")
     unwell = "d /run/unwell"  # what a driver that does not come up with the model might leave
     device.run(f"echo '{unwell}' >/etc/tmpfiles.d/unwell.conf")
     device.restart()
-    device.wait(lambda: device.running() == "1.0.0", 3 * TIMEOUT)
+    device.wait(lambda: device.running() == "1.0.0")
     assert "says no" in device.failed()["2.0.0"]
     assert device.open("strict")[0] == "1.0.0"
 
@@ -208,14 +208,14 @@ def test_a_device_that_keeps_dying_goes_back_by_itself(device: Device) -> None:
     device.modelward("confirm")
     device.run("systemctl enable modelward")
     offer(device, "2.0.0")
-    device.wait(lambda: device.running() == "2.0.0", 3 * TIMEOUT)
+    device.wait(lambda: device.running() == "2.0.0")
     starts = 0
     while device.running() == "2.0.0":
         device.cut_power()
         device.start()
         starts += 1
         assert starts < 6
-        device.wait(lambda: device.running() == "1.0.0" or judged(device), 3 * TIMEOUT)
+        device.wait(lambda: device.running() == "1.0.0" or judged(device))
     print(f"went back at start {starts}: {device.failed()['2.0.0']}")
     assert starts == 4
     assert device.open("strict")[0] == "1.0.0"
