@@ -213,6 +213,7 @@ def test_init_with_a_bad_root(run, root, content):
     assert code == ExitCode.REFUSED
     assert result["gate"] == "metadata"
     assert "root metadata is not valid" in run.err
+    assert "get the root metadata" in result["advice"]
     assert not run.state.exists()
 
 

@@ -1,5 +1,6 @@
 """Settings: one file, environment over it, flags over both."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from modelward.errors import UsageError
 from modelward.settings import DEFAULT_STATE, state_directory
 from tests.formats import strategies
 
+NOBODY = 65534
 FILE_SETTINGS = """\
 repository = "https://file.example"
 channel = "file"
@@ -107,6 +109,18 @@ def test_file_that_is_no_toml(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(UsageError, match="cannot be read"):
         load(tmp_path, {})
+
+
+def test_file_of_somebody_else(state):
+    (state / FILE).chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or NOBODY)  # root may read anything
+    try:
+        with pytest.raises(UsageError, match="Permission denied") as problem:
+            load(state, {})
+    finally:
+        os.seteuid(user)
+    assert "as the user" in problem.value.advice
 
 
 def test_unknown_setting_is_named(state):

@@ -61,7 +61,8 @@ def roll_back(device: Device, models: Sequence[str], progress: Progress) -> tupl
 
     Raises:
         UsageError: There is nothing to go back to, or models that stay need what would go.
-        Refused: What would run is not as it was approved.
+        Refused: What would run is not as it was approved. Of what a trial goes back to, that is
+            asked when it is opened.
     """
     with _held(device) as now:
         installed = device.slots.installed()

@@ -119,6 +119,10 @@ def merged(
             f"{state} is not set up",
             "run `modelward init --repository URL --root root.json --state DIR` first",
         ) from error
+    except PermissionError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}", "run this as the user that the device belongs to"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read: {error}", "correct that file") from error
     unknown = sorted(set(settings) - _SETTINGS)

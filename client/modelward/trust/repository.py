@@ -28,6 +28,7 @@ from modelward.trust.tuf_client import Fetcher, TufFetcher, errors_about
 # be signed by the one before it, so nobody can make a device walk further than root was rotated.
 MAX_ROOTS = 4096
 STRONG_HASHES = frozenset({"sha256", "sha384", "sha512"})
+_ASK_FOR_ROOT = "get the root metadata from the security team again, by a way that you trust"
 _PATH_SAFE = "/!$&'()*+,;=:@~"  # what RFC 3986 lets stand in a path as it is
 
 
@@ -267,7 +268,7 @@ def check_root(data: bytes) -> int:
     Raises:
         Refused: It is not root metadata, or not signed by its own threshold.
     """
-    with errors_about("the root metadata"):
+    with errors_about("the root metadata", _ASK_FOR_ROOT):
         root = Metadata[Root].from_bytes(data)
         if not isinstance(root.signed, Root):
             raise tuf_errors.RepositoryError("it is metadata of another role")
