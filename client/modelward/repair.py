@@ -75,7 +75,6 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
     """
     with (
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
-        update.readable_cache(device),
         update.sources_of(device, given) as used,
     ):
         lost = restore.notes(device)
@@ -229,6 +228,7 @@ class _Repair:
             fetcher=self._sources,
             root=device.root,
             floors=device.floors.load(),
+            keep=fsops.write_file,
         )
         repository.refresh()
         found = examine(

@@ -122,7 +122,6 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
     with (
         _reported(device, only_check=only_check) as ended,
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
-        readable_cache(device),
         sources_of(device, sources) as used,
     ):
         # 1. Recover: finish or undo whatever was interrupted; judge what is on trial.
@@ -141,6 +140,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
             fetcher=Keeping(used, TargetStore(device.config.state)),
             root=device.root,
             floors=floors,
+            keep=fsops.write_file,
         )
         repository.refresh()
         floors = floors.lowered_by(_reset_of(repository))
@@ -244,19 +244,6 @@ def _noted(outcome: Outcome, used: Sources, ended: list[report.Happened]) -> Out
     received = used.received() or {used.sources[0].name: outcome.carried.fetched}
     ended.append(report.Happened(name, decisions=outcome.reasons, received=received))
     return outcome
-
-
-@contextmanager
-def readable_cache(device: Device) -> Iterator[None]:
-    """Let other users read TUF's cache: its library writes for its own user alone.
-
-    They explain, verify and serve by what everybody may know.
-    """
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # which must not hide how it ended
-            fsops.let_read(device.cache)
 
 
 @contextmanager

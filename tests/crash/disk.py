@@ -326,8 +326,7 @@ class Recorder:
 
     def _change_mode(self, path: Path, mode: int) -> Iterator[None]:
         yield
-        if path.lstat().st_ino in self._inodes:  # not of what TUF's library writes by itself
-            self._note("mode", self._of(path), mode=mode)
+        self._note("mode", self._of(path), mode=mode)
 
     def _opened(self, descriptor: int) -> int:
         return self._inodes[os.fstat(descriptor).st_ino]

@@ -94,7 +94,7 @@ def after_import(site: Site, *, ended: bool) -> None:
     bring(site)
     assert site.versions() == (NEW, OLD)
     refuses_older(site)
-    assert not [*(site.state / "tuf").rglob("tmp*")]
+    assert not [*(site.state / "tuf").rglob(".tmp*")]
 
 
 def refuses_older(site: Site) -> None:

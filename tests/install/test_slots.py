@@ -107,11 +107,14 @@ def test_sweep_removes_what_a_reader_left_of_an_alarm_but_none_that_is_being_rai
     assert [path.name for path in folder.iterdir()] == [".tmp-new"]
 
 
-def test_sweep_removes_what_tuf_left_half_written(installed):
-    for name in ("tmp3x_x8f1a", "tmpfleet.json", "root.json"):
-        (installed.state / "tuf" / name).touch()
+def test_sweep_removes_metadata_that_is_half_written(installed):
+    tuf = installed.state / "tuf"
+    (tuf / "root_history").mkdir()
+    for name in (".tmp-3x", "tmpfleet.json", "root_history/.tmp-4x", "root_history/1.root.json"):
+        (tuf / name).touch()
     installed.slots.sweep()
-    assert {p.name for p in installed.state.glob("tuf/*")} == {"tmpfleet.json", "root.json"}
+    left = {path.name for path in tuf.rglob("*") if path.is_file()}
+    assert left == {"tmpfleet.json", "1.root.json"}
 
 
 # --- Tampered with --------------------------------------------------------------------------------

@@ -128,6 +128,23 @@ def test_rollback_of_a_role(device, served, role, cache_is_lost):
     device.refused(r"older than version \d" if cache_is_lost else "is not valid")
 
 
+def test_all_metadata_is_kept_by_the_way_that_was_given(device, served):
+    kept = {}
+
+    def keep(path, data):
+        kept[path.relative_to(device.cache).as_posix()] = data
+        path.write_bytes(data)
+
+    device.refresh(keep=keep)
+    here = {
+        path.relative_to(device.cache).as_posix(): path.read_bytes()
+        for path in device.cache.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+    assert kept == here
+    assert {"timestamp.json", "snapshot.json", "targets.json"} < kept.keys()
+
+
 def test_rollback_of_root(device, served):
     served.publish("root")
     device.act()

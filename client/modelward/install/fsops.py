@@ -22,7 +22,6 @@ from modelward.install.owner import check_owner
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
-_ALL_READ = 0o444
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 _NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
 # Somebody writes to it, or it is another's; and the kernel's tree of hashes takes room, too.
@@ -186,15 +185,6 @@ def _enable_verity(descriptor: int, path: Path) -> None:
             syscalls.enable_verity(descriptor)
         finally:
             syscalls.change_mode(path, mode)
-
-
-def let_read(directory: Path) -> None:
-    """Let everybody read the files in and below a directory: not all who wrote them meant to."""
-    for place, _, names in os.walk(directory):
-        for path in (Path(place, name) for name in names):
-            mode = path.lstat().st_mode
-            if stat.S_ISREG(mode) and mode & _ALL_READ != _ALL_READ:
-                syscalls.change_mode(path, stat.S_IMODE(mode) | _ALL_READ)
 
 
 def switch(path: Path, target: str) -> None:

@@ -407,13 +407,12 @@ class Slots:
             self._root,
             self._root / "generations",
             *(self._root / "slots").glob("*/"),
+            self._root / "tuf",
+            self._root / "tuf/root_history",
             self._root / seals.FOLDER,  # programs that open models hold no lock, and may be killed
         ):
             fsops.sweep(folder)
         fsops.sweep(self._root / alarms.FOLDER, STALE)  # so do they who raise alarms: none is lost
-        for path in (self._root / "tuf").glob("tmp*"):  # as TUF's library names what it writes
-            if path.suffix != ".json":
-                fsops.remove(path)
         newest = self.installed().number
         fsops.remove(
             *(

@@ -15,14 +15,20 @@ from urllib.parse import quote
 
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.ngclient import Updater, UpdaterConfig
+from tuf.ngclient import UpdaterConfig
 
 from modelward.errors import PUT_ROOT_BACK, Gate, Refused
 from modelward.formats import strict
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
 from modelward.trust.tuf_cache import TOP_LEVEL, Cache, state_of
-from modelward.trust.tuf_client import Fetcher, TufFetcher, errors_about
+from modelward.trust.tuf_client import (
+    Fetcher,
+    Keep,
+    KeepingUpdater,
+    TufFetcher,
+    errors_about,
+)
 
 # Roots are counted from the provisioned one: enough for a rotation a day over ten years. Each must
 # be signed by the one before it, so nobody can make a device walk further than root was rotated.
@@ -44,6 +50,7 @@ class Repository:
         floors: What was acted upon before.
         refuse_replay: Whether other bytes under the timestamp version already trusted are an
             error. TUF 5.4.3 discards them in silence; a device wants to know.
+        keep: Writes what was verified into the cache; None for TUF's own way.
 
     Raises:
         Refused: The provisioned root is not valid.
@@ -59,6 +66,7 @@ class Repository:
         root: bytes,
         floors: Floors | None = None,
         refuse_replay: bool = True,
+        keep: Keep | None = None,
     ) -> None:
         self.cache = Cache(cache)
         self._targets_url = targets_url if targets_url.endswith("/") else targets_url + "/"
@@ -67,12 +75,13 @@ class Repository:
         self._refuse_replay = refuse_replay
         self._now: datetime | None = None
         with errors_about("the provisioned root", PUT_ROOT_BACK):
-            self._updater = Updater(
+            self._updater = KeepingUpdater(
                 str(cache),
                 metadata_url,
                 fetcher=self._fetcher,
                 config=UpdaterConfig(max_root_rotations=MAX_ROOTS),
                 bootstrap=root,
+                keep=keep,
             )
 
     def refresh(self) -> None:

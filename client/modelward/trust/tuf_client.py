@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from tuf.api import exceptions as tuf_errors
-from tuf.ngclient import FetcherInterface
+from tuf.ngclient import FetcherInterface, Updater
 
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
 
@@ -14,6 +15,8 @@ _DISTRUST = (
     "do not trust this server: use another mirror, and tell the security team; if it was "
     "restored from a backup, whoever runs it must publish past what was lost"
 )
+
+Keep = Callable[[Path, bytes], None]  # replaces a file, at once and for good
 
 logging.getLogger("tuf").setLevel(logging.ERROR)
 
@@ -75,6 +78,28 @@ class TufFetcher(FetcherInterface):
         if is_timestamp:
             self.served_timestamp = data
         return data
+
+
+class KeepingUpdater(Updater):
+    """TUF's client, which keeps what it verified by a way of the caller's own.
+
+    TUF's own replaces each file without syncing it: after a power cut it may be there, and empty.
+
+    Args:
+        arguments: As of `Updater`.
+        keep: That way; None for TUF's own.
+        options: As of `Updater`.
+    """
+
+    def __init__(self, *arguments: Any, keep: Keep | None, **options: Any) -> None:
+        self._keep = keep
+        super().__init__(*arguments, **options)
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        if self._keep is None:
+            super()._persist_file(filename, data)
+        else:
+            self._keep(Path(filename), data)
 
 
 @contextmanager
