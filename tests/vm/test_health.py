@@ -119,6 +119,15 @@ def supervised(device: Device, health: str = "") -> None:
     device.wait(lambda: device.running() == "1.0.0")
 
 
+def take_on_trial(device: Device) -> None:
+    """Have 2.0.0 run on trial, for longer than the test, under a daemon that each boot starts."""
+    supervised(device, 'soak = "10h"')
+    device.modelward("confirm")
+    device.run("systemctl enable modelward")
+    offer(device, "2.0.0")
+    device.wait(lambda: device.running() == "2.0.0")
+
+
 def offer(device: Device, version: str) -> None:
     """Offer a version, and have the daemon look."""
     device.offer(version)
@@ -189,11 +198,7 @@ def test_a_runtime_that_is_taken_over_can_do_nothing(device: Device) -> None:
 
 def test_a_device_that_starts_unwell_goes_back_by_itself(device: Device) -> None:
     """A soak that a real boot ends: nobody is there who could tell it to."""
-    supervised(device, 'soak = "10h"')
-    device.modelward("confirm")
-    device.run("systemctl enable modelward")
-    offer(device, "2.0.0")
-    device.wait(lambda: device.running() == "2.0.0")
+    take_on_trial(device)
     unwell = "d /run/unwell"  # what a driver that does not come up with the model might leave
     device.run(f"echo '{unwell}' >/etc/tmpfiles.d/unwell.conf")
     device.restart()
@@ -204,11 +209,7 @@ def test_a_device_that_starts_unwell_goes_back_by_itself(device: Device) -> None
 
 def test_a_device_that_keeps_dying_goes_back_by_itself(device: Device) -> None:
     """Whatever it dies of leaves no word: four starts that nobody saw well are enough."""
-    supervised(device, 'soak = "10h"')
-    device.modelward("confirm")
-    device.run("systemctl enable modelward")
-    offer(device, "2.0.0")
-    device.wait(lambda: device.running() == "2.0.0")
+    take_on_trial(device)
     starts = 0
     while device.running() == "2.0.0":
         device.cut_power()
