@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from threading import Event
 
 import pytest
@@ -191,6 +192,49 @@ def test_a_check_that_is_stuck_is_ended(world: World) -> None:
             assert "has not moved" in daemon.wait_for("stuck")["message"]
             never.set()
             assert "told to stop" in daemon.wait_for("checked")["reason"]
+
+
+def written() -> int:
+    """Return how many bytes the kernel says that this process has written to disks."""
+    lines = Path("/proc/self/io").read_text("ascii").splitlines()
+    return int(dict(line.split(": ") for line in lines)["write_bytes"])
+
+
+def test_a_check_that_says_nothing_but_keeps_the_disk_busy_is_not_stuck(
+    world: World, tmp_path: Path
+) -> None:
+    """One system call over one large file says nothing until it is done."""
+    before = written()
+    (tmp_path / "busy").write_bytes(bytes(1 << 20))
+    if written() == before:
+        pytest.skip("the kernel does not count what is written here: a RAM disk?")
+    (tmp_path / "sitecustomize.py").write_text(
+        dedent(f"""\
+            import os, time
+
+            link = os.link
+
+            def slow(*arguments, **named):
+                until = time.monotonic() + 4
+                busy = os.open({str(tmp_path / "busy")!r}, os.O_RDWR)
+                while time.monotonic() < until:
+                    os.pwrite(busy, bytes(2 << 20), 0)
+                    os.fsync(busy)
+                    time.sleep(0.1)
+                os.link = link
+                return link(*arguments, **named)
+
+            os.link = slow
+            """)
+    )
+    file = world.device / "modelward.toml"
+    file.write_text(file.read_text().replace("[run]", "[health]\ntimeout = 1\n[run]"))
+    configure(world.device, stuck="1.5", interval='"1h"', jitter="0")
+    with world.serve() as server:
+        world.publish("1.1.0")
+        with Running(world, server, PYTHONPATH=str(tmp_path)) as daemon:
+            assert daemon.wait_for("checked")["outcome"] == "updated"
+            assert not [line for line in daemon.seen if line["event"] == "stuck"]
 
 
 def test_the_child_dies_and_the_daemon_goes_on(world: World) -> None:

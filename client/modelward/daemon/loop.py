@@ -242,6 +242,8 @@ class Daemon:
             may_pause = yields and told is None and not worker.pausing
             self._turn(self._due - self.clock() if may_pause else SLICE, worker)
             now = time.monotonic()
+            if worker.moved():
+                heard = now
             for event in worker.events():
                 heard = now
                 mended |= event.get("event") == "repairing"

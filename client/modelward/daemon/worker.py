@@ -8,12 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Self
 
 from modelward.daemon.attempt import Event, Job
 from modelward.errors import ExitCode, Unavailable
 
 MAX_LINE = 4 << 20  # bytes: a longer line than any event is not believed
+MOVED = 1 << 20  # bytes to or from a disk: what the kernel does for a swapped page or two is less
 _OURS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # not the child's to use
 
 
@@ -34,6 +36,7 @@ class Worker:
     silent: bool = False
     told: bool = False
     pausing: bool = False
+    _moved: int = field(default=0, repr=False)
     _rest: bytes = field(default=b"", repr=False)
 
     @classmethod
@@ -81,6 +84,23 @@ class Worker:
             if not data or len(self._rest) > MAX_LINE:
                 self.silent = True
                 return
+
+    def moved(self) -> bool:
+        """Tell whether it has moved bytes to or from a disk since this last said so.
+
+        A system call may take hours over one large file, and says nothing until it is done. What
+        the kernel does for a process is counted as that process's (proc_pid_io(5)).
+        """
+        try:
+            text = Path(f"/proc/{self.process.pid}/io").read_text("ascii")
+        except OSError:  # it has ended, or this kernel does not count
+            return False
+        counts = dict(line.split(": ") for line in text.splitlines())
+        moved = int(counts["read_bytes"]) + int(counts["write_bytes"])
+        if moved < self._moved + MOVED:
+            return False
+        self._moved = moved
+        return True
 
     def ended(self) -> bool:
         """Tell whether it has ended; what it said before can still be read."""
