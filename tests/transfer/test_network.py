@@ -50,7 +50,9 @@ def certify(path: Path, name: str, issuer: Certified | None = None) -> Certified
         .not_valid_after(NOW + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address(each)) for each in ("127.0.0.1", "::1")]
+            ),
             critical=False,
         )
     )
@@ -125,8 +127,8 @@ class Server:
                     self.answered.set()
 
     def _tunnel(self, connection: socket.socket, target: str) -> None:
-        host, _, port = target.rpartition(":")
-        other = socket.create_connection((host, int(port)))
+        address = urlsplit(f"//{target}")
+        other = socket.create_connection((address.hostname, address.port))
 
         def pump(source: socket.socket, sink: socket.socket) -> None:
             with suppress(OSError):
@@ -271,12 +273,19 @@ def test_proxy_that_asks_who_one_is():
     assert "\r\nProxy-Authorization: Basic bWU6YSBzZWNyZXQ=" in proxy.requests[0]
 
 
-def test_tunnel_through_a_proxy(certified, authority):
-    proxy, server = Server(), Server(context=server_context(certified))
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")]
+)
+def test_tunnel_through_a_proxy(certified, authority, family, host):
+    try:
+        server = Server(context=server_context(certified), family=family)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    proxy = Server()
     with running(proxy, server):
         settings = {"ca": authority.path, "proxy": f"http://me:x@127.0.0.1:{proxy.port}"}
         assert fetch(server.url, **settings) == BODY
-    assert proxy.requests[0].startswith(f"CONNECT 127.0.0.1:{server.port} HTTP/1")
+    assert proxy.requests[0].startswith(f"CONNECT {host}:{server.port} HTTP/1")
     assert "Proxy-Authorization" in proxy.requests[0]
     assert "Proxy-Authorization" not in server.requests[0]
 

@@ -16,6 +16,23 @@ LISTED = "if its files are there, list that host in `redirects` of [transfer] in
 SHOWN = 200  # characters: the most of a server's own words that an error quotes
 
 
+class _Secure(http.client.HTTPSConnection):
+    """HTTPS, for whose sake a proxy is asked for an IPv6 address in brackets (RFC 9112, 3.2.3).
+
+    The library forgets them before Python 3.11.8. The certificate must be for the bare address.
+    """
+
+    _tunnel_host: str
+
+    def _tunnel(self) -> None:
+        host = self._tunnel_host
+        self._tunnel_host = f"[{host}]" if ":" in host else host
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        finally:
+            self._tunnel_host = host
+
+
 @dataclass(frozen=True)
 class Network:
     """How to reach servers. The default is directly, with the system's authorities.
@@ -55,7 +72,7 @@ class Network:
         proxy = self._proxy
         if address.scheme == "https":
             context = self._anonymous if redirected else self._context
-            connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            connection: http.client.HTTPConnection = _Secure(
                 proxy[0] if proxy else host,
                 proxy[1] if proxy else port,
                 timeout=timeout,
