@@ -115,6 +115,17 @@ def test_a_root_without_capabilities_is_confined_all_the_same():
     assert "PermissionError" in done.stdout or not KNOWN
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities to lack")
+def test_a_root_that_may_not_make_networks_becomes_another_user_all_the_same():
+    bare = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    script = f"{BEGIN}\nprint(held.others, attempt(lambda: open('/etc/shadow').read()))"
+    command = [*bare, sys.executable, "-I", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done
+    assert "unprivileged user" in done.stdout
+    assert "PermissionError" in done.stdout
+
+
 def test_processor_time_runs_out():
     done = subprocess.run(
         [sys.executable, "-I", "-c", BEGIN.replace("seconds=5", "seconds=1") + "while True: pass"],

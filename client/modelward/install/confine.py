@@ -119,8 +119,14 @@ def _address_space() -> int:
 
 
 def _leave_network() -> bool:
-    """Move to a network of one's own, which has no interfaces: as root, or in a user namespace."""
-    return _call("unshare", _CLONE_NEWNET) or _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
+    """Move to a network of one's own, which has no interfaces: as root, or in a user namespace.
+
+    A root that may not do the former must not do the latter: nobody is anybody in there, so that
+    it could not become another user and would keep the right to read what is root's.
+    """
+    if _call("unshare", _CLONE_NEWNET):
+        return True
+    return os.geteuid() != 0 and _call("unshare", _CLONE_NEWUSER | _CLONE_NEWNET)
 
 
 def _become(user: int, group: int) -> bool:
