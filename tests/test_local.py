@@ -1,6 +1,8 @@
 """What whoever stands before a device tells it, and how that and updates go together."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +17,7 @@ from modelward.device import Device
 from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
 from modelward.formats.release import Requirements
+from modelward.install import trial
 from modelward.update import update
 from tests.crash.sticks import Silent
 from tests.simulator.chain import digest
@@ -132,6 +135,36 @@ def test_revoked_release_goes_back_to_the_kept_one(world, run):
     run("rollback", code=ExitCode.USAGE)  # what is revoked is not kept to fall back to
     assert len(list((world.device / "slots" / MODEL).iterdir())) == 1
     world.publish("1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+def test_a_kept_release_that_rotted_is_not_dropped_but_mended(world, run):
+    """It is what is gone back to, and its own documents prove what it is."""
+    revoke(world, "1.1.0", offer="1.0.0")
+    device = Device(load(world.device, {}))
+    kept = device.slots.directory(MODEL, device.slots.installed().previous[MODEL])
+    file = kept / "files/model.onnx"
+    file.chmod(0o644)
+    file.write_bytes(bytes(file.stat().st_size))
+    for _ in range(2):
+        refused = run("update", code=ExitCode.REFUSED)
+        assert "model.onnx: is not the file that was approved" in refused["reason"]
+        assert "verify --repair" in refused["advice"]
+    assert version(world) == "1.1.0"
+    run("verify", "--repair")
+    assert run("update")["running"] == {MODEL: "1.0.0"}
+
+
+def test_a_release_that_fails_on_a_full_disk_has_failed(world, run, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    world.publish("1.2.0")
+    monkeypatch.setattr(activate.health, "probe", unfit)
+    monkeypatch.setattr(trial.Trials, "fail", full)
+    assert run("update", code=ExitCode.ROLLED_BACK)["reason"] == "it crashed"
+    assert version(world) == "1.1.0"
+    monkeypatch.undo()
     assert run("update")["running"] == {MODEL: "1.2.0"}
 
 

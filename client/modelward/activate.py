@@ -93,7 +93,8 @@ def activate(  # noqa: PLR0913 - the last is named
         for model, slot in staged.items():
             passed(Gate.HEALTH, f"{model} {slot.version}: {_probe(device, model, slot)}")
     except RolledBack as error:
-        trials.fail(staged, error.reason, now)
+        with contextlib.suppress(OSError):  # a full disk forgets why
+            trials.fail(staged, error.reason, now)
         raise
     except BaseException:
         with contextlib.suppress(OSError):  # which must not hide what went wrong

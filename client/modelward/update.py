@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from modelward import activate, bring, fastpath, ledger, neighbours, report, settings
+from modelward import activate, bring, fastpath, intact, ledger, neighbours, report, settings
 from modelward.bring import Watch
 from modelward.device import Device
 from modelward.errors import Gate, ModelwardError, Refused
@@ -336,7 +336,7 @@ def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watc
         model: device.slots.stage(item.release, item.document, item.evidence)
         for model, item in moves.examined.items()
     }
-    _check_staged(device, {**staged, **moves.kept}, untouched, watch)
+    _check_staged(device, staged, moves.kept, untouched, watch)
     names = (f"{model} {version} is staged" for model, version in moves.versions.items())
     watch.passed(Gate.INSTALL, "; ".join(names))
     revoked = visit.revoked(device.trials.kept())
@@ -366,20 +366,23 @@ def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Wa
 
 
 def _check_staged(
-    device: Device, slots: Mapping[str, Slot], proven: Mapping[str, Look], watch: Watch
+    device: Device,
+    staged: Mapping[str, Slot],
+    kept: Mapping[str, Slot],
+    proven: Mapping[str, Look],
+    watch: Watch,
 ) -> None:
     """Hash what is about to run: blobs that were here already may have rotted or been changed.
 
     Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
     """
-    for model, slot in slots.items():
+    for model, slot in {**staged, **kept}.items():
         for path, problem in device.slots.problems(model, slot, proven, watch.hashing):
-            device.slots.discard(model, slot)
-            raise Refused(
-                Gate.INSTALL,
-                f"{model} {slot.version}: {path}: {problem}",
-                "the damaged file was dropped: try again to fetch it anew",
-            )
+            advice = intact.ADVICE  # what is kept proves what it is: that must not be dropped
+            if model in staged:
+                device.slots.discard(model, slot)
+                advice = "the damaged file was dropped: try again to fetch it anew"
+            raise Refused(Gate.INSTALL, f"{model} {slot.version}: {path}: {problem}", advice)
 
 
 def _metadata_detail(repository: Repository, now: datetime) -> str:
