@@ -1,6 +1,7 @@
 """The state machine of an update on disk: on trial, then confirmed or undone."""
 
 import errno
+import os
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from modelward.formats.journal import (
     Pin,
 )
 from modelward.formats.release import Requirements
+from modelward.install import syscalls
 from modelward.install.trial import MAX_STARTS
 from tests.install.site import MODEL, Site, chain, documents
 from tests.install.test_floors import cannot_read
@@ -247,6 +249,46 @@ def test_a_device_that_is_switched_off_every_night_does_not(on_trial):
         on_trial.trials.healthy()
         on_trial.trials.healthy()
     assert on_trial.versions()[0] == "3.0.0"
+
+
+def test_a_start_that_cannot_be_counted_ends_the_trial(on_trial, monkeypatch):
+    full(monkeypatch)
+    on_trial.boot = "second"
+    found = on_trial.trials.recover(on_trial.now)
+    assert found.rolled_back == "nothing can be noted of its trial: No space left on device"
+    assert on_trial.versions() == ("2.0.0", "1.0.0")
+    monkeypatch.undo()
+    assert on_trial.trials.recover(on_trial.now).rolled_back is None
+    assert on_trial.trials.journal.trial is None
+
+
+def test_so_it_does_not_where_nothing_ran_before(tmp_path, monkeypatch):
+    site = Site(tmp_path / "state")
+    site.try_out(ONE, soak=HOUR)
+    full(monkeypatch)
+    site.boot = "second"
+    with pytest.raises(OSError, match="No space left"):
+        site.trials.recover(site.now)
+    assert site.versions() == ("1.0.0", None)
+
+
+def test_a_full_disk_can_be_left_again_and_again(site, monkeypatch):
+    for _ in range(3):
+        site.try_out(THREE, soak=HOUR)
+        full(monkeypatch)
+        site.trials.roll_back("it filled the disk", site.now)
+        monkeypatch.undo()
+        assert site.versions() == ("2.0.0", "1.0.0")
+
+
+def full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing more be made on the disk."""
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("create", "symlink", "make_directory"):
+        monkeypatch.setattr(syscalls, name, fails)
 
 
 def test_recovery_in_the_same_boot_counts_no_start(on_trial):

@@ -311,9 +311,16 @@ class Slots:
         fsops.make_aside(place)
         for model, slot in following.active.items():
             fsops.symlink(place / model, f"../../slots/{model}/{slot.name}/files")
-        fsops.symlink(place / SPARE, f"generations/{following.number}")
+        fsops.symlink(place / SPARE, _target(following.number))
         fsops.write_aside(place / DOCUMENT, following.to_bytes(), 0o444)
         fsops.sync_directory(place)
+
+    def ready(self, number: int) -> None:
+        """See to it that a generation can be gone back to on a full disk: that uses up its link."""
+        place = self._root / _target(number)
+        if number and not os.path.lexists(place / SPARE):
+            fsops.symlink(place / SPARE, _target(number))
+            fsops.sync_directory(place)
 
     def switch(self, number: int) -> None:
         """Make a generation the current one, in one rename; 0 for that nothing runs.
@@ -327,13 +334,13 @@ class Slots:
         elif current.is_dir() and not current.is_symlink():  # which no rename can replace
             aside = current.with_name(f"{fsops.TEMPORARY}current")
             fsops.remove(aside)
-            fsops.symlink(aside, f"generations/{number}")
+            fsops.symlink(aside, _target(number))
             fsops.exchange(aside, current)
         else:
             try:
-                fsops.switch(current, f"generations/{number}")
+                fsops.switch(current, _target(number))
             except OSError as error:
-                spare = self._root / "generations" / str(number) / SPARE
+                spare = self._root / _target(number) / SPARE
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare.is_symlink():
                     raise
                 fsops.rename(spare, current)
@@ -431,6 +438,11 @@ def of_this_process(error: Refused) -> OSError | None:
     """
     cause = error.__cause__
     return cause if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED else None
+
+
+def _target(number: int) -> str:
+    """Return what `current` leads to while a generation is the current one."""
+    return f"generations/{number}"
 
 
 def _digests(release: Release) -> Iterator[str]:

@@ -133,9 +133,13 @@ class Trials:
         journal = self._after_a_cut(journal, installed)
         if not installed.number:
             self._slots.sweep()  # once the journal is forgotten, these seem to have run
-        if journal != before:
-            self._journals.save(journal)
-        recovered = self._carry_on(journal, now)
+        try:
+            if journal != before:
+                self._journals.save(journal)
+        except OSError as error:
+            recovered = self._give_up(journal, error, now)
+        else:
+            recovered = self._carry_on(journal, now)
         # One copy is enough to go on with; and to go back needs none.
         with contextlib.suppress(OSError, Unavailable):
             self._floors.mend()
@@ -200,6 +204,19 @@ class Trials:
             self.roll_back(reason, now)
             return Recovered(rolled_back=reason)
         return Recovered()
+
+    def _give_up(self, journal: Journal, error: OSError, now: datetime) -> Recovered:
+        """Go back from a trial of which nothing can be noted: nobody would count the starts.
+
+        Raises:
+            OSError: Nothing is on trial, there is nothing to go back to, or that cannot be done.
+        """
+        trial = journal.trial
+        if trial is None or trial.phase is not Phase.TRIAL or not trial.good:
+            raise error
+        reason = f"nothing can be noted of its trial: {error.strerror}"
+        self.roll_back(reason, now)
+        return Recovered(rolled_back=reason)
 
     def begin(self, slots: Mapping[str, Slot]) -> None:
         """Note that staged releases are about to be tried, which a device may not survive."""
@@ -297,6 +314,7 @@ class Trials:
         """
         changed = replace(changed, number=installed.number + 1)
         if changed.is_as(good):
+            self._slots.ready(good.number)
             return good
         self._slots.prepare(changed)
         return changed
