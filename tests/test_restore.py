@@ -257,6 +257,24 @@ def test_what_is_no_file_is_damage(site: Site, name: str, what: str) -> None:
     assert site.versions() == ("3.0.0", "2.0.0")
 
 
+@pytest.mark.parametrize("name", ["timestamp.json", "root.json", "root_history/2.root.json"])
+@pytest.mark.parametrize("what", ["pipe", "endless", "huge"])
+def test_what_is_no_metadata_is_removed(site: Site, name: str, what: str) -> None:
+    """Nobody waits for a pipe, with the device's lock in hand, nor reads what has no end."""
+    place = site.state / "tuf" / name
+    place.parent.mkdir(exist_ok=True)
+    if what == "pipe":
+        os.mkfifo(place)
+    elif what == "endless":
+        place.symlink_to("/dev/zero")
+    else:
+        place.touch()
+        os.truncate(place, 1 << 40)
+    assert "was no metadata" in restore.notes(site.device)[f"tuf/{name}"]
+    assert not os.path.lexists(place)
+    assert not restore.notes(site.device)
+
+
 def test_a_lock_that_is_no_file_is_named(site: Site) -> None:
     (site.state / "lock").mkdir()
     with (

@@ -388,6 +388,21 @@ def test_exit_code_of_wrong_usage(world, tmp_path):
     assert world.client("explain", None, "no-such-model").code == ExitCode.USAGE
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["tuf/timestamp.json", "tuf/snapshot.json", "tuf/root_history/2.root.json", "device.pub"],
+)
+def test_a_pipe_keeps_nobody_waiting(world, server, name):
+    """It would never be written to: in processes of their own, which can be ended."""
+    world.publish("1.1.0")
+    (world.device / name).unlink(missing_ok=True)
+    os.mkfifo(world.device / name)
+    assert world.client("status").code in (ExitCode.DONE, ExitCode.UNAVAILABLE)
+    assert world.client("update", server).json["running"] == {MODEL: "1.1.0"}
+    assert world.client("status").code == ExitCode.DONE
+    assert world.client("verify").code == ExitCode.DONE
+
+
 def test_a_file_that_was_changed_after_it_was_fetched_is_not_installed(world, monkeypatch):
     """Attack row 29: its times are set back, so that nobody seems to have touched it."""
     real = update._look_inside

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from tuf.api.metadata import Root
 
-from modelward import fastpath
+from modelward import fastpath, plain_file
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, NotFound, Refused, Unavailable
 from modelward.formats import log_policy, strict, tlog_proof
@@ -24,7 +24,7 @@ from modelward.formats.log_state import LogState, log_digest
 from modelward.formats.tile import HASH, Tile
 from modelward.formats.tlog_proof import TimestampProof
 from modelward.install.log_state import Kept, LogStore
-from modelward.trust import log
+from modelward.trust import log, tuf_cache
 from modelward.trust.growth import check_growth, tiles_between
 from modelward.trust.log import NeedsTiles, Verified
 from modelward.trust.split_view import SplitView, check_same_size
@@ -159,7 +159,8 @@ class _Shown:
 def _root_before(cache: Cache, version: int) -> RoleDigest | None:
     path = cache.file("root").with_name("root_history") / f"{version - 1}.root.json"
     with contextlib.suppress(OSError):
-        return RoleDigest(version - 1, hashlib.sha256(path.read_bytes()).hexdigest())
+        data = plain_file.read(path, tuf_cache.CAP)
+        return RoleDigest(version - 1, hashlib.sha256(data).hexdigest())
     return None
 
 

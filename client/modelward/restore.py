@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops
 from modelward.install.slots import of_this_process
 
+MOST = 64 << 20  # bytes: no metadata has as much
 TO_GO_BACK = ("generations", "slots")  # folders that even that takes
 _FOLDERS = (*TO_GO_BACK, "store", "tuf")  # those that an update takes, and those that it does not
 _SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
@@ -63,8 +65,30 @@ def notes(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
     Raises:
         Refused: It cannot be told what ran, or this process cannot read it now.
     """
-    found = {**folders(device, needed), "current": current(device), **good(device)}
+    found = {
+        **folders(device, needed),
+        **metadata(device),
+        "current": current(device),
+        **good(device),
+    }
     return {path: problem for path, problem in found.items() if problem}
+
+
+def metadata(device: Device) -> dict[str, str]:
+    """Remove what nobody could read to its end, such as a pipe, from where TUF's client will look.
+
+    The next refresh fetches it anew. Whatever else is wrong there TUF's client gets over by itself.
+    """
+    state, found = device.config.state, {}
+    for path in (*(state / "tuf").glob("*.json"), *(state / "tuf/root_history").glob("*.json")):
+        with contextlib.suppress(OSError):  # a link to nothing
+            status = path.stat()
+            kind = stat.S_IFMT(status.st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFDIR) or status.st_size > MOST:
+                fsops.remove(path)
+                name = str(path.relative_to(state))
+                found[name] = f"{path} was no metadata, and was removed"
+    return found
 
 
 def good(device: Device) -> dict[str, str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelward.formats.release import Blob
 from modelward.install import writer as writers
-from modelward.install.partial import Partial, asked_for, believed
+from modelward.install.partial import Partial, asked_for, believed, there
 from modelward.install.store import Store
 from modelward.install.writer import PAGE, Writer, buffers, place
 
@@ -170,6 +170,19 @@ def test_file_of_another_length_is_not_gone_on_from(tmp_path, length):
     os.truncate(tmp_path / ".partial" / "ab12", length)
     with partial(tmp_path) as two:
         assert two.extents == []
+
+
+def test_a_pipe_in_the_place_of_its_journal_keeps_nobody_waiting(tmp_path):
+    with partial(tmp_path) as one:
+        one.write(0, aligned(DATA[:PAGE], 0))
+    journal = tmp_path / ".partial" / "ab12.journal"
+    journal.unlink()
+    os.mkfifo(journal)
+    assert there(journal.with_suffix(""), LENGTH) == ([], [])
+    with partial(tmp_path) as two:
+        assert two.extents == []
+        two.write(0, aligned(DATA[:PAGE], 0))
+        assert two.extents == [(0, PAGE)]
 
 
 def test_symbolic_link_in_its_place_is_not_followed(tmp_path):

@@ -8,6 +8,7 @@ import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelward import plain_file
 from modelward.errors import ModelwardError
 from modelward.formats.policy import Key
 from modelward.install import fsops
@@ -76,7 +77,7 @@ def load_or_make(state: Path) -> DeviceKey:
 def public_of(state: Path) -> str | None:
     """Return the public key in a state directory, in hexadecimal; None if none was made yet."""
     try:
-        return (state / PUBLIC).read_text("ascii").strip()
+        return plain_file.read(state / PUBLIC, CAP).decode("ascii").strip()
     except (OSError, ValueError):
         return None
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Self
 
+from modelward import plain_file
 from modelward.install import fsops, syscalls, writer
 from modelward.install.writer import Writer
 
@@ -33,7 +34,7 @@ FOLDER = ".partial"
 JOURNAL = ".journal"
 MODE = 0o600  # of a file that is being written
 SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fetch again
-_CAP = 64 << 20  # bytes of a journal that are read
+_CAP = 64 << 20  # bytes: a longer journal is not believed
 _RECENT = 8  # parts: one is asked for at a time, and the last ones may have failed
 _WRITTEN = frozenset(("wrote", "checked"))
 Parts = list[tuple[int, int]]  # of a file, as (start, stop), in order and apart
@@ -97,7 +98,7 @@ class Partial:
             return False
         if not status.st_mode & stat.S_IWUSR:  # `finish` was cut short
             syscalls.change_mode(self._path, MODE)
-        return self._journal_path.exists()
+        return _is_file(self._journal_path)
 
     def __exit__(self, *_: object) -> None:
         # What arrived stays for the next time, durable if possible.
@@ -171,12 +172,7 @@ class Partial:
         syscalls.write(self._journal, memoryview(text))
 
     def _load(self) -> list[tuple[int, int]]:
-        try:
-            with self._journal_path.open("rb") as file:
-                text = file.read(_CAP).decode("ascii", "replace")
-        except OSError:
-            return []
-        return believed(text, self._boot, self.length)
+        return believed(_text(self._journal_path), self._boot, self.length)
 
 
 def journal_of(path: Path) -> Path:
@@ -191,14 +187,22 @@ def there(path: Path, length: int) -> tuple[Parts, Parts]:
         path: The file.
         length: Its length.
     """
-    try:
-        with journal_of(path).open("rb") as file:
-            text = file.read(_CAP).decode("ascii", "replace")
-    except OSError:
-        return [], []
-    boot = _boot_id()
+    text, boot = _text(journal_of(path)), _boot_id()
     here = believed(text, boot, length, frozenset(("checked",)))
     return here, asked_for(text, boot, length, here)
+
+
+def _text(journal: Path) -> str:
+    try:
+        return plain_file.read(journal, _CAP).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def _is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
 
 
 def asked_for(journal: str, boot: str, length: int, here: Parts) -> Parts:

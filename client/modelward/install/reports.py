@@ -8,6 +8,7 @@
 
 from pathlib import Path
 
+from modelward import plain_file
 from modelward.formats.report import CAP
 from modelward.install import fsops
 from modelward.install.owner import check_owner
@@ -58,16 +59,14 @@ class ReportStore:
     def read(self, counter: int) -> bytes | None:
         """Return a report; None if it is gone, or longer than any may be."""
         try:
-            with self._path(counter).open("rb") as file:
-                data = file.read(CAP + 1)
+            return plain_file.read(self._path(counter), CAP)
         except OSError:
             return None
-        return data if len(data) <= CAP else None
 
     def sent(self) -> int:
         """Return the counter of the newest report that was received; 0 for none."""
         try:
-            return int((self._folder / _SENT).read_bytes())
+            return int(plain_file.read(self._folder / _SENT, CAP))
         except (OSError, ValueError):
             return 0
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 
+from modelward import plain_file
 from modelward.device import Device
 from modelward.errors import Unavailable
 from modelward.formats.have import Have
@@ -171,11 +172,9 @@ class _Read:
 def _small(path: Path) -> Offer | None:
     """Return a file that may be replaced at any time: content and tag from one read."""
     try:
-        with path.open("rb") as file:
-            data = file.read(METADATA_CAP)
+        return _bytes(plain_file.read(path, METADATA_CAP))
     except OSError:
         return None
-    return _bytes(data)
 
 
 def _bytes(data: bytes | None) -> Offer | None:

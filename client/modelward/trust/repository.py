@@ -214,7 +214,7 @@ class Repository:
     def _check_replay(self) -> None:
         """Attack row 16: a second timestamp, or snapshot, under a version already trusted."""
         served = self._fetcher.served_timestamp
-        trusted = self.cache.file(Timestamp.type).read_bytes()
+        trusted = self.cache.content(Timestamp.type)
         if served is not None and served != trusted:
             version = self.cache.read(Timestamp.type).signed.version
             raise Refused(
@@ -226,7 +226,7 @@ class Repository:
         # python-tuf keeps the snapshot it has of that version without holding it against this.
         listed = self.cache.read(Timestamp.type).signed.snapshot_meta
         try:
-            listed.verify_length_and_hashes(self.cache.file(Snapshot.type).read_bytes())
+            listed.verify_length_and_hashes(self.cache.content(Snapshot.type))
         except tuf_errors.LengthOrHashMismatchError as error:
             raise Refused(
                 Gate.METADATA,

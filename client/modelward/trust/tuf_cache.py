@@ -11,9 +11,11 @@ from urllib.parse import quote
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from modelward import plain_file
 from modelward.errors import Unavailable
 from modelward.trust.tuf_client import sentence
 
+CAP = 64 << 20  # bytes: more than any metadata has
 TOP_LEVEL = (Root.type, Timestamp.type, Snapshot.type, Targets.type)
 
 
@@ -60,11 +62,19 @@ class Cache:
             RepositoryError: It is damaged.
         """
         # Metadata.from_file has an error of its own for what cannot be read.
-        return Metadata[Any].from_bytes(self.file(role).read_bytes())
+        return Metadata[Any].from_bytes(self.content(role))
 
     def digest(self, role: str) -> str:
         """Return the SHA-256 digest of the metadata file of a role."""
-        return hashlib.sha256(self.file(role).read_bytes()).hexdigest()
+        return hashlib.sha256(self.content(role)).hexdigest()
+
+    def content(self, role: str) -> bytes:
+        """Return the metadata of a role, byte for byte.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return plain_file.read(self.file(role), CAP)
 
     def root(self) -> Root:
         """Return the newest root."""
