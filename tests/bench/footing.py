@@ -1,9 +1,9 @@
-"""The same footing for every program that is measured: the disk at rest, memory in use.
+"""The same footing for every program that is measured: the disk at rest, memory in use or idle.
 
 What one program leaves behind is work in the next one's time: pages to be written, blocks to be
 discarded. And a virtual machine may hand memory that is not in use back to its host (free page
 reporting): until it has got it again, whoever writes through the page cache takes up to five times
-as long. A device has its memory, most of it full of files; so has this machine, then.
+as long. A device that is a machine of its own has its memory, most of it full of files.
 """
 
 import os
@@ -16,6 +16,7 @@ BLOCK = 1 << 20
 NOTHING = 1 << 43  # bytes of a file that has none on disk
 REST = 0.5  # seconds without any input or output
 LONGEST = 20.0  # seconds to wait for that
+IDLE = 8.0  # seconds in which the host of a virtual machine takes back what is not in use
 
 
 def take(place: Path) -> None:
@@ -23,6 +24,14 @@ def take(place: Path) -> None:
     _fill(place / "nothing")  # at once: what was just freed is still here
     os.sync()
     _rest(place)
+
+
+def leave(place: Path) -> None:
+    """Free the memory that was taken, and leave the machine idle for a while."""
+    (place / "nothing").unlink(missing_ok=True)
+    os.sync()
+    _rest(place)
+    time.sleep(IDLE)
 
 
 def _rest(place: Path) -> None:

@@ -7,7 +7,8 @@ The file is in the page cache; every program is a process of its own. Ours is th
 received, hashed, written past the page cache where possible, synced and renamed. The others do what
 they do, which is less: `curl -o` neither verifies nor syncs. So what it takes until their file is
 on the disk as well is measured beside it. Each round has an order of its own, by chance, and each
-program the same footing (`tests.bench.footing`). Needs nginx, curl, openssl and aria2c (apt:
+program the same footing (`tests.bench.footing`): with memory in use and, to a disk, once more after
+the machine was idle. Needs nginx, curl, openssl and aria2c (apt:
 nginx-light curl openssl aria2).
 """
 
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -42,7 +43,7 @@ PEERS = str(ROOT / ".venv-bench/bin/python")
 MEMORY = Path("/dev/shm")
 PLOT = ROOT / "docs/plots/transfer.svg"
 GIB = 1 << 30
-IDLE = 8  # seconds, in which the host of a virtual machine takes back what is not in use
+IDLE = "disk, memory idle"
 PAIRS = 3  # times a round that ours is measured beside a poor source: such differences are small
 NGINX = """
 worker_processes 1; daemon off; pid {place}/pid; error_log {place}/errors;
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> None:
         file, sha256 = make_file(place / "www", options.mib)
         make_tuf_metadata(place / "www", file)
         with nginx(place) as url:
-            disks = {"disk": place / "to", "RAM disk": memory / "to"}
+            disks = {"disk": place / "to", IDLE: place / "to", "RAM disk": memory / "to"}
             names = list(_commands(url, sha256, options.mib, place))
             taken: dict[str, dict[str, list[Taken]]] = {
                 disk: {name: [] for name in names} for disk in disks
@@ -82,10 +83,11 @@ def main(arguments: list[str]) -> None:
                 for disk, name in shuffled(itertools.product(disks, names)):
                     to = disks[disk]
                     command = _commands(url, sha256, options.mib, to)[name]
-                    taken[disk][name].append(run(command, to, file))
+                    footed = footing.leave if disk == IDLE else footing.take
+                    taken[disk][name].append(run(command, to, file, footed))
                     print(f"  {disk}: {name}: {taken[disk][name][-1]}", flush=True)
             more = _extras(url, sha256, file, place / "to", options.rounds)
-            more |= _limits(file, place / "to", options.rounds)
+            more |= _limits(blob_url(url, sha256), file, place / "to", options.rounds)
     _report(taken, more, options)
 
 
@@ -109,11 +111,13 @@ def _commands(url: str, sha256: str, mib: int, to: Path) -> dict[str, list[str]]
     }
 
 
-def run(command: list[str], to: Path, file: Path) -> Taken:
-    """Run a program that brings a file to an empty folder; return what it took."""
+def run(
+    command: list[str], to: Path, file: Path, footed: Callable[[Path], None] = footing.take
+) -> Taken:
+    """Run a program that brings a file to an empty folder, on some footing; return what it took."""
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
-    footing.take(file.parent)
+    footed(file.parent)
     _warm(file)
     environment = os.environ | {"TMPDIR": str(to), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -162,18 +166,21 @@ def _extras(url: str, sha256: str, file: Path, to: Path, rounds: int) -> dict[st
     }
 
 
-def _limits(file: Path, to: Path, rounds: int) -> dict[str, float]:
+def _limits(address: str, file: Path, to: Path, rounds: int) -> dict[str, float]:
     """Measure what nobody beats, and what memory costs that was not in use."""
-    taken: dict[str, list[float]] = {"digest": [], "disk": [], "cache": [], "idle": []}
+    kinds = ("digest", "both", "disk", "cache", "idle")
+    taken: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds):
         footing.take(file.parent)
         _warm(file)
         taken["digest"].append(_digest(file))
+        taken["both"].append(_receive_and_hash(address, file))
         taken["disk"].append(_copy(file, to, "oflag=direct", "conv=fsync"))
         footing.take(file.parent)
         _warm(file)
         taken["cache"].append(_copy(file, to))
-        time.sleep(IDLE)
+        footing.leave(file.parent)
+        _warm(file)
         taken["idle"].append(_copy(file, to))
     return {name: median(seconds) for name, seconds in taken.items()}
 
@@ -190,6 +197,16 @@ def _digest(file: Path) -> float:
     began = time.perf_counter()
     with file.open("rb", buffering=0) as opened:
         hashlib.file_digest(opened, "sha256")
+    return time.perf_counter() - began
+
+
+def _receive_and_hash(address: str, file: Path) -> float:
+    """Return the seconds to receive a file and to hash it, each on a core, and to write nothing."""
+    began = time.perf_counter()
+    receiver = subprocess.Popen(["curl", "-sS", "-o", os.devnull, address])
+    subprocess.run(["openssl", "dgst", "-sha256", file], check=True, capture_output=True)
+    if receiver.wait():
+        raise SystemExit("curl failed")
     return time.perf_counter() - began
 
 
@@ -256,9 +273,16 @@ def _report(
             (f"For comparison, medians of {options.rounds}", "measured"),
             (
                 ("`hashlib` over the file, nothing else", f"{more['digest']:.2f} s"),
+                (
+                    "`curl -o /dev/null` and `openssl dgst` of the file at once, nothing written",
+                    f"{more['both']:.2f} s",
+                ),
                 ("`dd oflag=direct` of the file to the disk", f"{more['disk']:.2f} s"),
                 ("`dd` of the file into the page cache", f"{more['cache']:.2f} s"),
-                (f"the same, {IDLE} s after its memory was freed", f"{more['idle']:.2f} s"),
+                (
+                    f"the same, {footing.IDLE:.0f} s after its memory was freed",
+                    f"{more['idle']:.2f} s",
+                ),
             ),
         ),
     ]
