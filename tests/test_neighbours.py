@@ -3,9 +3,12 @@
 Two real devices; one serves, the other updates. What a swarm of them does is in tests/swarm.
 """
 
+import contextlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -105,6 +108,38 @@ def test_both_keep_evidence_of_a_split_view(world, twin, server):
 def _ending(log: Log, thief: LogThief) -> Log:
     """Return a log whose last leaf is of what the thief serves."""
     return Log([*log.entries[:-1], thief.leaf().to_bytes()])
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """Send the same bytes to whoever asks for anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer)
+
+        Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+ILL_FORMED = b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x; a*=1; a*0=2\r\n\r\n"
+
+
+@pytest.mark.parametrize("table", ["neighbours]\nurls", "transfer]\nmirrors"])
+def test_headers_that_no_parser_gets_over_stop_nothing(world, server, table):
+    world.publish("1.1.0")
+    with answering(ILL_FORMED) as url:
+        with (world.device / "modelward.toml").open("a") as file:
+            file.write(f'\n[{table} = ["{url}"]\n')
+        done = world.client_here("update", server)
+        assert done.json["running"] == {MODEL: "1.1.0"}, done
+        assert world.client_here("verify", None, "--repair").code == ExitCode.DONE
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense", b"x" * 300_000])

@@ -67,13 +67,16 @@ def gossip(device: Device) -> None:
     is asked for anything: so that it is judged by what others have seen.
     """
     near = urls(device)
-    if not near or device.log.is_empty():
-        return
-    state = device.log.load()
+    try:
+        if not near or device.log.is_empty():
+            return
+        state = device.log.load()
+    except (ModelwardError, OSError):
+        return  # there is nothing to compare with; gate 4 will say what is wrong
     own = state.signed.to_bytes() if state else b""
 
     def ask(url: str) -> bytes:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(ModelwardError):
             answer = post(url + GOSSIP, own, seconds=SECONDS)
             return answer.body if answer.status == 200 else b""  # noqa: PLR2004 - OK
         return b""

@@ -21,6 +21,7 @@ from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, Refused, Unavailable
 from modelward.install.partial import Partial
 from modelward.install.store import Store
+from modelward.install.writer import Writer
 from modelward.transfer import fetch
 from modelward.transfer.board import Board
 from modelward.transfer.fetch import fetch_blob, fetch_small
@@ -580,6 +581,26 @@ def test_what_is_kept_and_no_longer_right_costs_only_itself(store):
         fetch_blob(sources, BLOB, store, index_of(DATA))
     assert is_here(store)
     assert server.sent < LENGTH * 0.7
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_what_is_kept_and_cannot_be_read_is_fetched_anew(store, monkeypatch, indexed):
+    """A bad sector, as a power cut leaves one, must not keep a release from a device for good."""
+    stopped = BlobServer(DATA, [faults.truncate(0.8)], faults.status(404))
+    with serving(stopped) as sources, pytest.raises(Unavailable):
+        fetch_blob(sources, BLOB, store)
+    whole = Writer.read
+
+    def read(self: Writer, offset: int, buffer: memoryview) -> None:
+        if offset <= 150_000 < offset + len(buffer):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        whole(self, offset, buffer)
+
+    monkeypatch.setattr(Writer, "read", read)
+    with serving(BlobServer(DATA)) as sources:
+        fetch_blob(sources, BLOB, store, index_of(DATA) if indexed else None)
+        assert not sources.banned()
+    assert is_here(store)
 
 
 def test_what_is_kept_and_no_longer_right_is_fetched_anew(store):

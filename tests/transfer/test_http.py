@@ -243,6 +243,11 @@ def test_limit_of_nothing():
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
         b"\0" * 1000,
+        then_close(chunked(b"hello", end=b"-1\r\n" + b"x" * 1000)),
+        # What Python's parser of mail does not get over.
+        answer(b"hello", "Content-Type: multipart/x; a*=1; a*0=2"),
+        answer(b"hello", "Content-Type: multipart/x; boundary*=\0''a"),
+        answer(b"hello", f"Content-Type: multipart/x; a*{'1' * 5000}=2"),
     ],
 )
 def test_broken_off(served):
@@ -429,6 +434,13 @@ def test_unchanged_document_is_not_sent_again():
 def test_conditional_request_is_cut_too(served):
     with serving(served) as server, Http(HASTY) as http, pytest.raises(TooLong):
         http.fetch_unless(server.url, 100, "ab" * 32)
+
+
+def test_an_unchanged_document_that_comes_all_the_same_is_not_read():
+    start = b"HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"
+    endless = endlessly(start, b"3e8\r\n" + b"x" * 1000 + b"\r\n")
+    with serving(endless) as server, Http(replace(HASTY, total=60)) as http:
+        assert http.fetch_unless(server.url, 100, "ab" * 32) is None
 
 
 # --- Retry-After

@@ -138,9 +138,13 @@ class Partial:
         """Note that bytes were asked for: neighbours need not ask for them, too."""
         self._note(f"coming {start} {stop}")
 
-    def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with what was written at an offset."""
-        self._writer.read(offset, buffer)
+    def read(self, offset: int, buffer: memoryview) -> bool:
+        """Fill a buffer with what was written at an offset; tell whether it can still be read."""
+        try:
+            self._writer.read(offset, buffer)
+        except OSError:
+            return False
+        return True
 
     def sync(self) -> None:
         """Make everything durable that was written."""

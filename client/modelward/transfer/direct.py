@@ -66,8 +66,8 @@ def _body(url: str, answer: bytes, limit: int) -> bytes | None:
     if code[:3] == _UNCHANGED:
         return None
     fields = dict(_field(line) for line in lines)
-    plain = fields.get(b"content-length", b"").isdigit() and b"transfer-encoding" not in fields
-    if code[:3] != _OK or not plain or int(fields[b"content-length"]) != len(body):
+    whole = fields.get(b"content-length") == str(len(body)).encode()
+    if code[:3] != _OK or not whole or b"transfer-encoding" in fields:
         raise Unavailable(f"{url}: the answer is not as simple as expected")
     if len(body) > limit:
         raise TooLong(f"{url}: the server sends more than {limit} bytes")

@@ -321,12 +321,16 @@ class _Transfer:
         return digest.hexdigest() == self._blob.sha256
 
     def _content(self, piece: Piece, scratch: memoryview) -> memoryview | None:
-        """Return a piece's bytes; None if what was kept of an earlier try is not what it was."""
+        """Return a piece's bytes; None if what was kept of an earlier try is not what it was.
+
+        Or if the disk has lost it: a bad sector must not keep a release from a device.
+        """
         if piece.data is not None:
             self._givers |= piece.data.givers
             return self._view(piece, piece.data)
         view = scratch[: piece.length]
-        self._partial.read(piece.extent.start, view)
+        if not self._partial.read(piece.extent.start, view):
+            return None
         return view if pieces.matches(piece.extent, view) else None
 
     def _tell(self, told: int) -> int:

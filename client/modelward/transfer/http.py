@@ -123,7 +123,8 @@ class Http:
         pace = Pace(url, self.patience, self.clock, self.patience.total)
         with self._response(url, pace, {"If-None-Match": f'"{sha256}"'}) as response:
             if response.status == http.client.NOT_MODIFIED:
-                response.read()
+                if not response.chunked:  # else it has a body, which it must not have
+                    response.read()
                 return None
             blocks = _blocks(url, response, limit, pace, self.throttle)
             return b"".join(map(bytes, blocks))

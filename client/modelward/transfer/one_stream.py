@@ -75,9 +75,7 @@ def _bring(
             _fill(view, reader, source.name, progress)
             digest.update(view)
             there = partial.place(kept, start, stop - start)
-            if is_here:
-                partial.read(start, there)
-            if not is_here or there != view:
+            if not is_here or not partial.read(start, there) or there != view:
                 partial.write(start, view)
     finally:
         reader.close()

@@ -1,4 +1,7 @@
-"""Answers of `http.client` that are read in a device's way: at a pace, and all that has come."""
+"""Answers of `http.client` that are read in a device's way: at a pace, and all that has come.
+
+Whatever the library trips over is an answer that is not HTTP, and says so.
+"""
 
 import http.client
 import io
@@ -6,6 +9,7 @@ import socket
 import ssl
 from typing import Any
 
+from modelward.errors import ModelwardError
 from modelward.transfer.pace import Pace
 
 RECORD = 1 << 14  # bytes: the most that one record of TLS holds
@@ -59,5 +63,21 @@ def paced(pace: Pace) -> type[http.client.HTTPResponse]:
         def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
             super().__init__(sock, *args, **options)
             self.fp = io.BufferedReader(_PacedReader(self.fp.detach(), pace, sock))
+
+        def begin(self) -> None:
+            try:
+                super().begin()
+            except (OSError, http.client.HTTPException, ModelwardError):
+                raise
+            except Exception as error:
+                # The library has them read by a parser of mail, which raises TypeError and more.
+                what = f"its headers are ill-formed ({type(error).__name__})"
+                raise http.client.HTTPException(what) from error
+
+        def _read_next_chunk_size(self) -> int:
+            size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+            if size < 0:  # which would be read as: all there is, however much that be
+                raise ValueError(size)
+            return size
 
     return Response

@@ -34,8 +34,8 @@ class Partial(Protocol):
         """Note that bytes were asked for: neighbours need not ask for them, too."""
         ...
 
-    def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with what was written at an offset."""
+    def read(self, offset: int, buffer: memoryview) -> bool:
+        """Fill a buffer with what was written at an offset; tell whether it can still be read."""
         ...
 
     def restart(self) -> None:
