@@ -308,7 +308,7 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
     value = response.getheader("Retry-After", "").strip()
     if value.isascii() and value.isdecimal():
         return float(value[:10])
-    with suppress(ValueError, TypeError, OverflowError):
+    with suppress(Exception):  # a parser of mail reads what anybody may write
         date = response.getheader("Date")  # its own clock: this device's may be wrong
         now = parsedate_to_datetime(date) if date else None
         if now is not None:
