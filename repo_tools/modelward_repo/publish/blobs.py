@@ -20,11 +20,11 @@ def store(
     progress: Progress,
     cache: Cache | None = None,
 ) -> None:
-    """Copy blobs into a repository, unless they are there.
+    """Copy blobs into a repository, unless they are there: then only compare them.
 
     Args:
         storage: The repository.
-        contents: The blobs, and where each lies now.
+        contents: The blobs, and where each lies that is not in the repository yet.
         progress: Told how many bytes are done, and how many there are in all.
         cache: Knows which blobs were seen to be there, and intact; None to read them again.
 
@@ -45,7 +45,9 @@ def store(
         if cache is not None and _is_known(storage, blob, cache):
             advance(blob.length)
             continue
-        with source.open("rb") as file:
+        # What was made for an earlier release is in the repository, and nowhere else any more.
+        is_stored = storage.exists(path)
+        with storage.open(path) if is_stored else source.open("rb") as file:
             storage.copy_new(path, file, blob, advance)
         place = storage.place(path)
         if cache is not None and place is not None:

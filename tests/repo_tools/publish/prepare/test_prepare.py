@@ -146,6 +146,26 @@ def test_the_same_release_again_is_the_same(site: Site, tmp_path: Path, options:
     assert (site.directory / "metadata/timestamp.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("options", [(), ("--rehash",)])
+def test_what_is_stored_need_not_be_known(
+    site: Site, tmp_path: Path, plain_tuf: PlainTuf, options: Sequence[str]
+):
+    """It is read again and compared: where it was made, it is no more."""
+    folder = folder_of(tmp_path / "1", FIRST)
+    release(site, "1.0", folder)
+    if not options:
+        for path in (site.directory / "blobs").glob("*/*/*"):  # as `chown -R` or a restore would
+            path.chmod(0o600)
+    done = release(site, "2.0", folder, "--no-deltas", *options)
+    assert how(route(done, None)) == [("compressed", "tensor-delta/1")]
+
+    (copy,) = published(plain_tuf, site, "2.0").patches
+    (site.directory / blob_path(copy.blob)).write_bytes(bytes(copy.blob.length))
+    rotten = site.run("release", "alpha", "3.0", folder, "--no-deltas", *options)
+    assert rotten.code != 0
+    assert f"already has a file {blob_path(copy.blob)} with other content" in rotten.err
+
+
 def test_what_changed_just_slightly_is_not_the_same(site: Site, tmp_path: Path):
     folder = folder_of(tmp_path / "1", FIRST)
     release(site, "1.0", folder)
