@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,7 +19,7 @@ from modelward.config.neighbours import MAX_URLS, PORT, NeighbourSettings
 from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
 from modelward.install import neighbours as found
-from modelward.serve import run
+from modelward.serve import discovery, run
 from modelward.transfer.http import Http
 from modelward.transfer.neighbour import PATIENCE, Neighbour
 from modelward.transfer.sources import HttpSource, Sources
@@ -242,11 +243,31 @@ def test_neighbours_that_were_found(tmp_path):
     assert neighbours.urls(device) == ("http://10.0.0.1:1",)
     found.write(tmp_path, ("http://10.0.0.2:2", "http://10.0.0.1:1"))
     assert neighbours.urls(device) == ("http://10.0.0.1:1", "http://10.0.0.2:2")
+    found.write(tmp_path, ("http://10.0.0.5:0", "file:///x", "http://10.0.0.2:2"))
+    assert neighbours.urls(device) == ("http://10.0.0.1:1", "http://10.0.0.2:2")
     for damaged in (b"", b"[]", b'{"schema":"modelward/neighbours/1","urls":["file:///x"]}'):
         (tmp_path / found.FILE).write_bytes(damaged)
         assert neighbours.urls(device) == ("http://10.0.0.1:1",)
     found.clear(tmp_path)
     assert not (tmp_path / found.FILE).exists()
+
+
+@pytest.mark.parametrize("port", [0, None])
+def test_an_announcement_without_a_port_is_nobody(port):
+    """It must not cost a device the neighbours that there are."""
+    told: list[tuple[str, ...]] = []
+    seen = discovery._Seen("own", told.append)
+
+    def announce(name: str, port: int | None) -> None:
+        info = SimpleNamespace(parsed_addresses=lambda: ["10.0.0.5"], port=port)
+        zeroconf = SimpleNamespace(get_service_info=lambda *_, **__: info)
+        seen.changed(zeroconf, discovery.SERVICE, name, SimpleNamespace(name="Added"))
+
+    announce("honest", 8648)
+    announce("other", port)
+    assert told == [("http://10.0.0.5:8648",)]
+    announce("honest", port)
+    assert told[1:] == [()]
 
 
 def test_mdns_that_is_not_installed(world, monkeypatch):

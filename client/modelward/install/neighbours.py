@@ -4,6 +4,7 @@ Trusted with nothing: an address here is somebody to ask.
 """
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modelward.config.address import check_repository
@@ -24,15 +25,21 @@ def write(state: Path, urls: tuple[str, ...]) -> None:
 
 
 def read(state: Path) -> tuple[str, ...]:
-    """Return who was there last; nobody if that cannot be read."""
-    with contextlib.suppress(OSError, FormatError, UsageError):
+    """Return who was there last, by addresses that make sense; nobody if it cannot be read."""
+    with contextlib.suppress(OSError, FormatError):
         data = read_file(state / FILE, CAP)
         fields = strict.Fields("neighbours", strict.load("neighbours", data, CAP))
         fields.schema(SCHEMA)
-        return tuple(map(check_repository, fields.texts("urls", MAX_URLS)))
+        return tuple(_possible(fields.texts("urls", MAX_URLS)))
     return ()
 
 
 def clear(state: Path) -> None:
     """Forget them all."""
     fsops.remove(state / FILE)
+
+
+def _possible(urls: Iterable[str]) -> Iterator[str]:
+    for url in urls:
+        with contextlib.suppress(UsageError):
+            yield check_repository(url)

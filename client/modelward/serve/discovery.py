@@ -82,6 +82,8 @@ class _Seen:
 
 def _url(info: Any) -> str | None:
     """Return a neighbour's address: only of this network, so that nobody points elsewhere."""
+    if not info.port:
+        return None
     for text in info.parsed_addresses():
         address = ipaddress.ip_address(text)
         if address.version == 4 and (address.is_private or address.is_link_local):  # noqa: PLR2004
