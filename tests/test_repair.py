@@ -4,18 +4,21 @@ import errno
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
+from werkzeug.wrappers import Response
 
 import modelward
 from modelward import follow, scan
 from modelward.errors import ExitCode, Refused
 from modelward.install import fsops, syscalls
+from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server, instead
-from tests.simulator.world import MODEL, Done, World
+from tests.simulator.world import MODEL, Done, World, bundle_of
 
 BLOBS = "/blobs/"
 
@@ -251,6 +254,41 @@ def test_a_mirror_that_lies(world, server):
     assert server.asked(BLOBS)
     server.be_honest()
     assert_mended(world, repair(world))
+
+
+def test_a_mirror_that_drips(world, server):
+    """Attack row 8: a device that mends for days looks for nothing newer all the while."""
+    weights = onnx_file(os.urandom(4 << 20))
+    world.publish("1.2.0", bundle=bundle_of("1.2.0") | {"model.onnx": weights})
+    assert world.client_here("update").code == ExitCode.DONE
+    overwrite(world.device / "current" / MODEL / "model.onnx")
+    toml = world.device / "modelward.toml"
+    honest = toml.read_text()
+    toml.write_text(f'{honest}\n[transfer]\ntimeout = "1s"\ndeadline = "1s"\n')
+    server.requests.clear()
+    server.lie(BLOBS, slowly)
+    done = repair(world)
+    assert done.code == ExitCode.REFUSED
+    assert {each["why"] for each in done.json["problems"]} == {"fetching took longer than 0:00:01"}
+    assert len(server.asked(BLOBS)) == 1  # nor was anything else begun
+    toml.write_text(honest)
+    server.be_honest()
+    done = repair(world)
+    assert done.code == ExitCode.DONE
+    assert 0 < done.json["fetched"] < len(weights)  # what had arrived was kept
+    assert world.read_model() == ("1.2.0", world.offered)
+
+
+def slowly(honest: bytes) -> Response:
+    """Answer honestly, a megabyte a second."""
+
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(honest), 64 << 10):
+            yield honest[start : start + (64 << 10)]
+            time.sleep(1 / 16)
+
+    headers = {"Content-Length": str(len(honest))}
+    return Response(pieces(), headers=headers, direct_passthrough=True)
 
 
 def test_what_cannot_be_mended(world, server):

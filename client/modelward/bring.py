@@ -158,13 +158,19 @@ def carry_out(
     return carrier.carried, {digest: look for digest, look in found.items() if look is not None}
 
 
+def in_time(device: Device, sources: Sources) -> Callable[[], None]:
+    """Return what raises as soon as large files, from now on, took longer than they may."""
+    began = sources.clock()
+    return lambda: _check_deadline(device, sources.clock() - began)
+
+
 def _going_on(device: Device, sources: Sources) -> Callable[[], None]:
     """Return what raises as soon as it is not the time for large files, or took too much of it."""
-    began = sources.clock()
+    check_deadline = in_time(device, sources)
 
     def go_on() -> None:
         _check_window(device)
-        _check_deadline(device, sources.clock() - began)
+        check_deadline()
 
     return go_on
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelward import activate, alarm, fastpath, restore, scan, update
-from modelward.bring import Watch
+from modelward.bring import Watch, in_time
 from modelward.device import Device
 from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
 from modelward.examine import examine, required
@@ -100,6 +100,7 @@ class _Repair:
         self._found = found
         self._whole = {digest for digest, path in found.intact.items() if _is_in(device, path)}
         self._reasons: dict[object, str] = {}
+        self._go_on = in_time(device, used)
         self._wanted = 0  # bytes, with those of the blob that is being fetched
         self.fetched = 0
 
@@ -191,14 +192,16 @@ class _Repair:
         else:
             if not store.path(blob.sha256).is_file():
                 store.remove(blob.sha256)  # whatever stands in the way
+            self._go_on()  # once the time is up, nothing more is begun
             self._wanted = self.fetched + blob.length
-            fetch.fetch_blob(self._sources, blob, store, progress=self._received)
+            fetch.fetch_blob(self._sources, blob, store, progress=self._received, go_on=self._go_on)
         self._whole.add(blob.sha256)
 
     def _received(self, count: int) -> None:
         self.fetched += count
         total = max(self.fetched, self._wanted)
         self._watch.fetching(self.fetched, total, self._sources.latest)
+        self._go_on()
 
     def _mend_slot(self, model: str, slot: Slot) -> None:
         """Build the slot aside, and let it take the place of the damaged one."""
@@ -236,7 +239,7 @@ class _Repair:
             FleetPolicy.parse(required(repository, FleetPolicy.TARGET, policies.CAP)),
             model,
             slot.version,
-            fetch_blob=lambda blob: fetch.fetch_small(self._sources, blob),
+            fetch_blob=lambda blob: fetch.fetch_small(self._sources, blob, self._go_on),
             facts=None,
             floor=slot.counter,
             now=clock.trusted(device.clock(), device.floors.load().time),

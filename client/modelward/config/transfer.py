@@ -28,7 +28,7 @@ class TransferSettings:
         redirects: Hosts, or host:port, that a server may redirect to.
         timeout: Seconds to connect, and to wait for any single read.
         minimum_rate: Bytes a second below which a source is given up.
-        deadline: Most seconds that the large files of one update may take.
+        deadline: Most seconds that the large files of one update, or repair, may take.
         memory: Most bytes of memory that making a file from a patch may take.
     """
 
