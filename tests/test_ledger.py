@@ -6,6 +6,7 @@ What is believed, and why, is in tests/trust/test_log.py; the attacks are in tes
 import errno
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelward import fastpath, ledger, log_memory
+from modelward import fastpath, ledger, log_memory, report
 from modelward.config import from_settings
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, NotFound, Refused, TooLong, Unavailable
@@ -30,7 +31,7 @@ from modelward.trust.merkle import leaf_hash
 from modelward.trust.repository import Repository
 from modelward.trust.split_view import Order, SplitView, Verdict
 from tests.install.test_floors import cannot_read
-from tests.simulator.log import Log, leaf
+from tests.simulator.log import NO_DATE, Log, also_cosigned, leaf
 from tests.simulator.tuf_repository import TufRepository, in_days
 
 URL = "https://models.example"
@@ -583,6 +584,21 @@ def test_gossip(site):
     newer = log_memory.gossip(site.device, site.served.log.signed().to_bytes())
     assert (newer.own, newer.other) == (20, 21)
     assert "keeps newer states from this device" in newer.to_text()
+
+
+def test_witness_that_states_a_time_without_a_date(site):
+    """It counts for nothing, and makes nothing fail that asks what is known of the log."""
+    site.served.log_snapshot()
+    log = site.served.log
+    proof = log.timestamp_proof(20, by=log.witnesses[:2])
+    late = also_cosigned(proof.proof.checkpoint, log.witnesses[2], NO_DATE)
+    proof = replace(proof, proof=replace(proof.proof, checkpoint=late))
+    site.served.timestamp.unrecognized_fields["x-tlog"] = proof.to_dict()
+    site.served.publish("timestamp")
+    assert site.check().verified.ignored == {log.witnesses[2]: "its time is in the future"}
+    assert log_memory.remember(site.device).times.keys() == set(log.witnesses[:2])
+    assert log_memory.gossip(site.device, late.to_bytes()).order is Order.SAME
+    assert report.draft(site.device).log.checkpoint == late.to_bytes().decode()
 
 
 def test_gossip_finds_a_split_view(site):

@@ -23,7 +23,7 @@ from modelward_repo.fleet.store import Fleet
 from modelward_repo.publish.ledger import Waiting
 from modelward_repo.publish.refresh import refresh, resume
 from tests.simulator.ledger import WITNESSES, LoggedWorld, LogThief
-from tests.simulator.log import Log, leaf
+from tests.simulator.log import NO_DATE, Log, also_cosigned, leaf
 from tests.simulator.server import Server, status
 from tests.simulator.world import MODEL, Client, Done, World, clean_environment, now
 
@@ -436,6 +436,14 @@ def test_document_that_nothing_vouches_for(world, proof):
         done = verify(world, proof, *given)
         assert done.code == ExitCode.REFUSED
         assert "nothing that was logged vouches for" in done.json["reason"]
+
+
+def test_proof_that_a_witness_cosigned_at_a_time_without_a_date(world, proof):
+    good = TlogProof.parse(proof.read_bytes())
+    signed = world.log().signed(by=WITNESSES[:2])
+    late = also_cosigned(signed, WITNESSES[2], NO_DATE)
+    proof.write_bytes(replace(good, checkpoint=late).to_bytes())
+    assert set(verify(world, proof).json["cosigned"]) == set(WITNESSES[:2])
 
 
 def test_proofs_that_do_not_hold(world, proof, witnesses):

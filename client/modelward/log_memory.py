@@ -19,11 +19,9 @@ from modelward.formats.log_state import LogState, log_digest
 from modelward.install.log_state import Kept
 from modelward.ledger import is_pending, keep, policy_of
 from modelward.trust import split_view
-from modelward.trust.cosignature import verify_cosignatures
+from modelward.trust.cosignature import NO_LIMIT, verify_cosignatures
 from modelward.trust.split_view import Order, SplitView
 from modelward.trust.tuf_cache import Cache
-
-NO_LIMIT = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)

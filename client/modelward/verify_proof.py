@@ -22,7 +22,7 @@ from modelward.formats.log_policy import LogPolicy
 from modelward.formats.release import Release
 from modelward.formats.tlog_proof import TlogProof
 from modelward.ledger import policy_of
-from modelward.trust.cosignature import verify_cosignatures, verify_log_signature
+from modelward.trust.cosignature import NO_LIMIT, verify_cosignatures, verify_log_signature
 from modelward.trust.merkle import ProofError, leaf_hash, verify_inclusion
 from modelward.trust.repository import check_root
 
@@ -125,7 +125,7 @@ def _verify(proof: TlogProof, leaf: Leaf, policy: LogPolicy) -> dict[str, dateti
     except ProofError as error:
         raise Refused(Gate.LOG, f"the leaf is not in the log {tree.origin}: {error}") from error
     # An old proof is as good as a new one: no time is too late.
-    cosigners = verify_cosignatures(proof.checkpoint, policy, datetime.max.replace(tzinfo=UTC))
+    cosigners = verify_cosignatures(proof.checkpoint, policy, NO_LIMIT)
     if not policy.is_quorum(cosigners.times.keys()):
         raise Unavailable(
             f"too few witnesses cosigned: {policy.quorum} must, "

@@ -28,6 +28,7 @@ from tests.simulator import merkle
 
 ORIGIN = "models.example/log"
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
+NO_DATE = 253402300800  # the second after the year 9999
 Sign = Callable[[bytes], bytes]
 
 
@@ -59,6 +60,11 @@ def cosign(
     vkey, sign = key(name, kind)
     made = sign(signed_message(vkey, checkpoint, at))
     return SignatureLine.by(vkey, Cosignature(at, made).to_bytes())
+
+
+def also_cosigned(signed: SignedCheckpoint, name: str, at: int) -> SignedCheckpoint:
+    """A checkpoint that one more witness cosigned."""
+    return SignedCheckpoint.of(signed.note.signed([cosign(signed.checkpoint, name, at)]))
 
 
 def sign_checkpoint(checkpoint: Checkpoint, kind: SignatureType) -> SignatureLine:

@@ -13,6 +13,9 @@ from modelward.formats.cosignature import Cosignature, signed_message
 from modelward.formats.log_policy import LogPolicy
 from modelward.formats.note import SignatureType, VerifierKey
 
+# The last second that has a date; `datetime.max` is rounded up, to one that has none.
+NO_LIMIT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
 
 class UnsupportedSignature(Unavailable):
     """The installed `cryptography` cannot verify this type of signature."""
@@ -70,7 +73,8 @@ def verify_cosignatures(
     Args:
         signed: The checkpoint.
         policy: Which witnesses there are.
-        not_after: Cosignatures from later than this do not count (attack row 18).
+        not_after: Cosignatures from later than this do not count (attack row 18); at most
+            `NO_LIMIT`.
 
     Raises:
         Refused: A cosignature by a known witness is not valid.
