@@ -258,6 +258,11 @@ def _hasty(monkeypatch):
     monkeypatch.setattr(update, "PATIENCE", Patience(tries=1))
 
 
+def test_events_on_a_full_disk_hide_no_exit_code(device):
+    code, result = device.json("update", "--events", "/dev/full")
+    assert code == result["exit_code"] == ExitCode.UNAVAILABLE
+
+
 def test_unreachable_repository(device):
     code, result = device.json("update")
     assert code == result["exit_code"] == ExitCode.UNAVAILABLE

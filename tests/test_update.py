@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from xml.etree import ElementTree as ET
@@ -198,6 +199,22 @@ def test_reader_that_goes_away_does_not_stop_the_update(world, server):
 
 
 # --- several models
+
+
+def test_reader_of_events_that_goes_away_does_not_hide_the_result(world, client):
+    world.publish("1.1.0")
+    pipe = world.place / "events"
+    os.mkfifo(pipe)
+
+    def read_one() -> None:
+        with pipe.open() as events:
+            events.readline()
+
+    reader = threading.Thread(target=read_one)
+    reader.start()
+    done = client("update", "--events", str(pipe))
+    reader.join()
+    assert (done.code, done.json["outcome"]) == (ExitCode.DONE, "updated")
 
 
 def test_model_and_pinned_component_switch_together(world, client):

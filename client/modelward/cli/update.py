@@ -139,8 +139,11 @@ def _events(name: str | None) -> "Iterator[TextIO | None]":
         file = Path(name).open("a", encoding="utf-8")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UsageError(f"events cannot be written: {error}", "name another file") from error
-    with file:
+    try:
         yield file
+    finally:
+        with contextlib.suppress(OSError):  # a full disk, a reader that is gone: as in `tell`
+            file.close()
 
 
 def _note(device: "Device", result: Mapping[str, Any]) -> None:
