@@ -1,11 +1,9 @@
 """An update or a repair from a stick: the same gates by the same code, and no network at all."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from modelward.bring import Watch
 from modelward.device import Device
@@ -118,7 +116,9 @@ def _advice(error: ModelwardError, medium: Medium, device: Device) -> str:
 
 def _stated(medium: Medium) -> tuple[int, datetime] | None:
     """Return version and expiry of the timestamp as it says itself: for advice, not decisions."""
-    with suppress(ModelwardError, ValueError, KeyError, TypeError):
-        signed: dict[str, Any] = json.loads(medium.fetch(_TIMESTAMP, _TIMESTAMP_CAP))["signed"]
-        return int(signed["version"]), datetime.fromisoformat(str(signed["expires"]))
+    with suppress(ModelwardError):
+        data = medium.fetch(_TIMESTAMP, _TIMESTAMP_CAP)
+        value = strict.load("timestamp.json", data, _TIMESTAMP_CAP)
+        signed = strict.Fields("timestamp.json", value).fields("signed")
+        return signed.integer("version"), signed.time("expires")
     return None

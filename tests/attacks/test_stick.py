@@ -14,6 +14,7 @@ from tests.attacks.scene import Scene
 from tests.simulator.world import now
 
 WEIGHTS, TIMESTAMP = "the weights", "the timestamp"
+STATING = '{"signatures":[],"signed":{"_type":"timestamp","version":%s,"expires":"%s"}}'
 
 
 class Stick:
@@ -75,6 +76,22 @@ def test_endless(stick: Stick, what: str) -> None:
     """A stick has a file of a terabyte, holes and all, in place of"""
     os.truncate(stick.places[what], 1 << 40)
     stick.refused_at(gate_of(what), "bytes")
+
+
+@pytest.mark.attack(11)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 10_000, id="is nested 10,000 levels deep"),
+        pytest.param(STATING % ("1e999", "2099-01-01T00:00:00Z"), id="has an infinite version"),
+        pytest.param(STATING % ("99", "2020-01-01T00:00:00"), id="expires in no time zone"),
+    ],
+)
+def test_timestamp(stick: Stick, text: str) -> None:
+    """A stick has a timestamp that"""
+    stick.places[TIMESTAMP].chmod(0o644)
+    stick.places[TIMESTAMP].write_text(text)
+    stick.refused_at(Gate.METADATA, "metadata is not valid")
 
 
 @pytest.mark.attack(11)
