@@ -29,6 +29,10 @@ FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+USERS = (
+    r"^useradd --system (\w+)", r"^chown -R (\w+)", r"^sudo -u (\w+)", r"^User=(\w+)",
+    r"`install -d .*?(?:-o (\w+)|STATE)",
+)  # fmt: skip
 MAKE = re.compile(r"(?:^|[;&(] *)make ([a-z][a-z-]*)", re.MULTILINE)
 
 
@@ -91,6 +95,12 @@ def is_busy(address: tuple[str, int]) -> bool:
         except OSError:
             return True
     return False
+
+
+def test_one_user_owns_the_state_directory_whatever_is_done_with_it():
+    text = (ROOT / "docs/device.md").read_text("utf-8")
+    found = {what: set(re.findall(what, text, re.MULTILINE)) for what in USERS}
+    assert found == {what: {"modelward"} for what in USERS}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from modelward.errors import ModelwardError
 from modelward.formats.tampering import Tampering
 from modelward.install import own
 from modelward.install.alarms import AlarmStore
+from modelward.install.owner import name_of
 from tests.crash.owner import as_owner
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ALARM = Tampering("meter-reader", "1.0.0", "ab" * 32, "model.onnx is missing", NOW, "0.9.0")
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -81,6 +84,19 @@ def test_a_folder_that_cannot_be_read_is_passed_over(state, tmp_path):
         alarms.clear(ALARM.model, ALARM.release)
     own.parent.chmod(0o755)
     assert alarms.pending() == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_who_may_not_end_an_alarm_is_told_whose_the_folder_is(state):
+    alarms = AlarmStore(state, {})
+    alarms.keep(ALARM)
+    os.chown(state / "alarms", NOBODY, NOBODY)
+    with as_owner(), pytest.raises(ModelwardError) as problem:
+        alarms.clear(ALARM.model, ALARM.release)
+    folder, owner = state / "alarms", name_of(NOBODY)
+    assert f"{folder} belongs to {owner}, and this runs as root" in problem.value.reason
+    assert problem.value.advice == f"as root: chown root {folder}"
+    assert alarms.pending() == (ALARM,)
 
 
 def test_a_user_settles_its_own_alarms_only(state, tmp_path):

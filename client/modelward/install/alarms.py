@@ -9,12 +9,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from modelward.errors import FormatError
+from modelward.errors import FormatError, ModelwardError
 from modelward.formats.tampering import CAP, Tampering
 from modelward.install import fsops
 from modelward.install.opened import Folder
 from modelward.install.own import LASTING, own_folder
-from modelward.install.owner import is_owner
+from modelward.install.owner import is_owner, name_of, owner_of
 
 FOLDER = "alarms"
 
@@ -56,10 +56,17 @@ class AlarmStore:
         return tuple(sorted(found.values(), key=lambda alarm: (alarm.at, alarm.model)))
 
     def clear(self, model: str, release: str) -> None:
-        """End the alarms about a slot: it is intact again."""
+        """End the alarms about a slot: it is intact again.
+
+        Raises:
+            ModelwardError: This user may not.
+        """
         for path, alarm in tuple(_read(self._folders)):
             if (alarm.model, alarm.release) == (model, release):
-                fsops.remove(path)
+                try:
+                    fsops.remove(path)
+                except PermissionError as error:
+                    raise _may_not(error, path.parent) from error
 
     def settle(self, is_over: Callable[[str, str], bool]) -> None:
         """End alarms of this very user that are over: whoever mends cannot see them.
@@ -71,6 +78,15 @@ class AlarmStore:
             if is_over(alarm.model, alarm.release):
                 with contextlib.suppress(OSError):
                     fsops.remove(path)
+
+
+def _may_not(error: PermissionError, folder: Path) -> ModelwardError:
+    me = name_of(os.geteuid())
+    return ModelwardError(
+        f"an alarm that is over cannot be ended: {error}; {folder} belongs to "
+        f"{owner_of(folder)}, and this runs as {me}",
+        f"as root: chown {me} {folder}",
+    )
 
 
 def _read(folders: Iterable[Path]) -> Iterator[tuple[Path, Tampering]]:
