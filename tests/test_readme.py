@@ -31,7 +31,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 USERS = (
     r"^useradd --system (\w+)", r"^chown -R (\w+)", r"^sudo -u (\w+)", r"^User=(\w+)",
-    r"`install -d .*?(?:-o (\w+)|STATE)",
+    r"`install -d .*?(?:-o (\w+)|STATE)", r"^\*/\d+ \* \* \* \* (\w+)",
 )  # fmt: skip
 MAKE = re.compile(r"(?:^|[;&(] *)make ([a-z][a-z-]*)", re.MULTILINE)
 
