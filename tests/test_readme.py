@@ -33,6 +33,8 @@ USERS = (
     r"^useradd --system (\w+)", r"^chown -R (\w+)", r"^sudo -u (\w+)", r"^User=(\w+)",
     r"`install -d .*?(?:-o (\w+)|STATE)", r"^\*/\d+ \* \* \* \* (\w+)",
 )  # fmt: skip
+EVENT = re.compile(r'"event": "([a-z]+)"')
+EVENTS = re.compile(r"^\| `event` .*\n\|[-|]+\n((?:\|.*\n)+)", re.MULTILINE)
 MAKE = re.compile(r"(?:^|[;&(] *)make ([a-z][a-z-]*)", re.MULTILINE)
 
 
@@ -101,6 +103,19 @@ def test_one_user_owns_the_state_directory_whatever_is_done_with_it():
     text = (ROOT / "docs/device.md").read_text("utf-8")
     found = {what: set(re.findall(what, text, re.MULTILINE)) for what in USERS}
     assert found == {what: {"modelward"} for what in USERS}
+
+
+def test_commands_for_a_device_are_all_about_the_same_one():
+    text = (ROOT / "client/README.md").read_text("utf-8")
+    commands = re.findall(r"^    modelward .*", text, re.MULTILINE)
+    assert len({"--state" in command for command in commands}) == 1
+
+
+def test_every_event_is_documented():
+    files = [ROOT / "client/modelward/cli" / name for name in ("terminal.py", "update.py")]
+    told = {event for file in files for event in EVENT.findall(file.read_text("utf-8"))}
+    (table,) = EVENTS.findall((ROOT / "docs/device.md").read_text("utf-8"))
+    assert told == set(re.findall(r"^\| `([a-z]+)`", table, re.MULTILINE))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
