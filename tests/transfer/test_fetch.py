@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 
 from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, Refused, Unavailable
+from modelward.formats.release import Blob
 from modelward.install.partial import Partial
 from modelward.install.store import Store
 from modelward.install.writer import Writer
 from modelward.transfer import fetch
 from modelward.transfer.board import Board
 from modelward.transfer.fetch import fetch_blob, fetch_small
+from modelward.transfer.pace import Patience
 from modelward.transfer.pieces import PIECE
 from modelward.transfer.sources import SMALL, Kind, Sources, blob_path
 from tests.transfer import serving as faults
-from tests.transfer.fakes import FakeSource
+from tests.transfer.fakes import FakeReader, FakeSource
 from tests.transfer.serving import BlobServer, blob_of, index_of, serving, some_data
 
 LENGTH = 3 * PIECE + 12_345
@@ -421,6 +423,40 @@ def test_many_small_failures_on_the_way(store):
             with suppress(Unavailable):
                 fetch_blob(sources, BLOB, store)
                 break
+    assert is_here(store)
+
+
+class PoorLink(FakeSource):
+    """Brings 1.5 kB/s, and is gone for 12 seconds every 100; on a clock of its own."""
+
+    now = 0.0
+
+    def open(self, blob: Blob, start: int, stop: int) -> FakeReader:
+        reader, left = super().open(blob, start, stop), 100.0
+        read = reader.readinto
+
+        def readinto(buffer: memoryview) -> int:
+            nonlocal left
+            if left <= 0:
+                self.now += 12.0
+                error = Unavailable("timed out")
+                error.again, error.vain = 0.0, 12.0
+                raise error
+            count = read(buffer[:15_000])
+            left -= count / 1500
+            self.now += count / 1500
+            return count
+
+        reader.readinto = readinto
+        return reader
+
+
+@pytest.mark.parametrize("index", [None, index_of(DATA, 350_000)], ids=["whole", "indexed"])
+def test_poor_link_makes_good_what_it_is_waited_for(store, index):
+    """Piece by piece, of which none comes at once."""
+    link = PoorLink("origin", {blob_path(BLOB.sha256): DATA})
+    patience = Patience(pause=0.001, longest=0.001)
+    fetch_blob(Sources([link], patience, clock=lambda: link.now), BLOB, store, index)
     assert is_here(store)
 
 

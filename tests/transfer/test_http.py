@@ -368,6 +368,22 @@ def test_busy_server_is_asked_again(first):
         assert len(server.requests) == 3
 
 
+@pytest.mark.parametrize("status", ["503 Busy", "404 Not Found", "500 Oh"])
+def test_who_says_no_was_not_waited_for_in_vain(status):
+    def late(connection: socket.socket) -> None:
+        time.sleep(0.1)
+        connection.sendall(answer(status=status))
+
+    with serving(late) as server, Http(HASTY) as http:
+        for ask in (
+            lambda: http.fetch(server.url, 100),
+            lambda: http.open(server.url, 0, 50, 100),
+        ):
+            with pytest.raises(Unavailable) as problem:
+                ask()
+            assert problem.value.vain < 0.05
+
+
 def test_busy_server_is_asked_so_often_and_no_more():
     pauses: list[float] = []
     http = Http(STUBBORN, sleep=pauses.append)

@@ -1,6 +1,7 @@
 """Several sources of one repository: asked in turn, scored, and banned when caught."""
 
 import hashlib
+from contextlib import suppress
 
 import pytest
 
@@ -222,6 +223,30 @@ def test_waits_in_vain_are_limited_over_all_that_is_asked_of_a_source():
     assert isinstance(problem, Unavailable)  # who is silent may be well tomorrow
     assert "silent: waited" in problem.reason
     assert "origin lied" in problem.reason
+
+
+@pytest.mark.parametrize(("every", "lasts"), [(10, True), (6, True), (2, False)])
+def test_documents_make_good_a_wait_now_and_then(every, lasts):
+    """A poor link loses one request in ten; who is silent at every other one costs too much."""
+    now, asked = 0.0, 0
+
+    def lose(_path: str) -> None:
+        nonlocal now, asked
+        asked += 1
+        if asked % every == 0:
+            now += 10.01
+            error = Unavailable("timed out")
+            error.again, error.vain = 0.0, 10.01
+            raise error
+
+    origin, _ = sources(FakeSource("origin", {TIMESTAMP: b"1"}, fail=lose))
+    origin.clock = lambda: now
+    brought = 0
+    with suppress(Unavailable):
+        for _ in range(200):
+            brought += origin.fetch(TIMESTAMP, 10) == b"1"
+    assert (brought == 200) == lasts
+    assert lasts or now < 100
 
 
 def test_of_addresses():

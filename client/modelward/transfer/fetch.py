@@ -440,11 +440,13 @@ class _Transfer:
                     board.measured(me, attempt.filled - had, clock() - began)
                     board.give_up(me, piece, attempt, keep=not piece.arrived and not is_out)
                     return False
-                count = _some(reader.readinto(view[attempt.filled :]), name)
+                count = some(reader.readinto(view[attempt.filled :]), name)
                 self._counts[me.number] = self._counts.get(me.number, 0) + count
                 board.heard(me, attempt, count)
         except BaseException:
             board.give_up(me, piece, attempt, keep=True)
+            if attempt.filled - had >= ENOUGH:  # fewer only shortened the wait itself
+                self._sources.made_good(me.standing, attempt.filled - had)
             raise
         if not pieces.matches(piece.extent, view):
             if attempt.givers == {me.source}:  # the source or the index is wrong
@@ -493,7 +495,12 @@ def _stopping(told: Callable[Told, None]) -> Callable[Told, None]:
     return tell
 
 
-def _some(count: int, name: str) -> int:
+def some(count: int, name: str) -> int:
+    """Return how many bytes came.
+
+    Raises:
+        Unavailable: None did: the answer ended early.
+    """
     if not count:
         raise Unavailable(f"{name} ended early")
     return count

@@ -194,6 +194,8 @@ class Http:
             try:
                 answer = self._request(parse(asked), pace, headers, redirected=redirects > 0)
                 pace.answered()
+                if not _is_asked_for(answer[2], headers):
+                    pace.start()  # it says so: it was not waited for in vain
                 target = self._judge(asked, answer, headers)
             except Unavailable as error:
                 if error.again is None:

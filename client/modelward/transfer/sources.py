@@ -23,6 +23,7 @@ from modelward.transfer.pace import Clock, Patience, Sleep
 # Where in a repository TUF's metadata, its targets, the transparency log, and blobs are.
 METADATA, TARGETS, LOG, BLOBS = "metadata/", "targets/", "log/", "blobs/"
 SMALL = 64 << 10  # bytes of blobs that are fetched in one go
+ANSWERS = 4  # that make good one wait in vain: a poor link loses one in ten
 LOOK = 1.0  # seconds between two looks at whether to go on, while a source is waited for
 ADVICE = "that server is broken or hostile: use another mirror"
 _SILENT = "see whether it is well and the network lets answers through, or name another mirror"
@@ -262,13 +263,25 @@ class Sources:
 
     def delivered(self, standing: Standing, count: int, seconds: float) -> None:
         """Note that a source delivered bytes which were not found wrong."""
+        self.made_good(standing, count)
         with self._lock:
             self.latest = standing.source.name
             standing.failures = 0
             standing.received += count
-            standing.vain = max(0.0, standing.vain - count / max(self.patience.rate, 1))
             rate = count / max(seconds, 1e-6)
             standing.rate = rate if not standing.rate else 0.7 * standing.rate + 0.3 * rate
+
+    def made_good(self, standing: Standing, count: int, least: float = 0.0) -> None:
+        """Note that bytes came, which make up for what they may take at the least rate.
+
+        Args:
+            standing: Where from.
+            count: How many.
+            least: Seconds that they make up for in any case.
+        """
+        with self._lock:
+            worth = max(least, count / max(self.patience.rate, 1))
+            standing.vain = max(0.0, standing.vain - worth)
 
     def ban(self, standing: Standing, reason: Refused) -> None:
         """Take nothing more from a source that was caught with wrong bytes (attack row 11)."""
@@ -381,6 +394,8 @@ class Sources:
                     so_far.failed(standing, error)
             else:
                 standing.failures = 0
+                # Not all: who answers and is silent by turns would cost its time for ever.
+                self.made_good(standing, len(data), self.patience.connect / ANSWERS)
                 return data
         return None
 

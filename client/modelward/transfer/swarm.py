@@ -26,7 +26,7 @@ from modelward.formats.chunks import ChunkIndex
 from modelward.formats.have import Have
 from modelward.formats.release import Blob
 from modelward.transfer import pieces
-from modelward.transfer.fetch import ENOUGH
+from modelward.transfer.fetch import ENOUGH, some
 from modelward.transfer.pieces import PIECE, Extent
 from modelward.transfer.shares import Shares
 from modelward.transfer.shelf import Partial, Shelf
@@ -388,17 +388,20 @@ class _Swarm:
         view = self._partial.place(buffer, piece.start, length)
         began, filled = self._clock(), 0
         self._check_is_on()
-        with self._reading(open_(self._blob, piece.start, piece.stop)) as reader:
-            while filled < length:
-                count = reader.readinto(view[filled:])
-                if not count:
-                    raise Unavailable(f"{name} ended early")
-                filled += count
-                with self._changed:
-                    self._near_bytes += count if is_near else 0
-                    if self._shares.is_here(number):
-                        return  # somebody faster brought it
-            reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
+        try:
+            with self._reading(open_(self._blob, piece.start, piece.stop)) as reader:
+                while filled < length:
+                    count = some(reader.readinto(view[filled:]), name)
+                    filled += count
+                    with self._changed:
+                        self._near_bytes += count if is_near else 0
+                        if self._shares.is_here(number):
+                            return  # somebody faster brought it
+                reader.readinto(memoryview(bytearray(1)))  # its end: the connection is used again
+        except Unavailable:
+            if filled >= ENOUGH:
+                self._sources.made_good(standing, filled)
+            raise
         if not pieces.matches(piece, view):
             problem = wrong(name, f"wrong bytes {piece.start}-{piece.stop - 1} of the file")
             if is_near:  # anybody's, and nothing depends on it
