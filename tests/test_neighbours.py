@@ -27,7 +27,7 @@ from tests.simulator.ledger import LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
 from tests.simulator.server import Server, instead
 from tests.simulator.world import MODEL, World
-from tests.transfer.serving import blob_of, index_of
+from tests.transfer.serving import BlobServer, blob_of, index_of
 
 NOWHERE = "http://127.0.0.1:9"  # refused at once
 
@@ -178,6 +178,24 @@ def test_gathering_can_be_stopped_although_nothing_arrives(world, twin):
             neighbours.gather(
                 device, sources, blob, blob_of(index), cost=blob.length, progress=progress
             )
+
+
+def test_a_neighbour_that_runs_another_model_does_not_cost_the_file(world, twin):
+    """A patch would do, and is dearer than half of it: so it pays only with who wants it, too."""
+    for path in twin.device.glob("device.*"):
+        path.unlink()  # or it would seem to be this very device
+    data = bytes(200_000)
+    blob, index = blob_of(data), index_of(data).to_bytes()
+    origin = BlobServer(data)
+    with near(world, twin) as url, Http(PATIENCE) as http:
+        device = Device(load(world.device, {}))
+        device.store.add(blob_of(index), [memoryview(index)])
+        sources = Sources([HttpSource(origin.url, http), Neighbour(url, http)])
+        assert not neighbours.gather(
+            device, sources, blob, blob_of(index), cost=150_000, progress=lambda _: None
+        )
+        origin.close()
+    assert not origin.sent
 
 
 def test_blobs_come_from_the_neighbour_that_has_them(world, twin, server):

@@ -135,6 +135,7 @@ def gather(  # noqa: PLR0913 - the last two are named
         blob,
         device.store,
         chunks,
+        is_dear=cost < blob.length,
         progress=progress,
         go_on=go_on,
     )

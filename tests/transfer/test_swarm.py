@@ -123,13 +123,14 @@ class Scene:
     near: Neighbourhood
     origin: Host
 
-    def gather(self, go_on: Callable[[], None] = lambda: None) -> bool:
+    def gather(self, go_on: Callable[[], None] = lambda: None, *, is_dear: bool = False) -> bool:
         return swarm.gather(
             self.sources,
             self.near,
             BLOB,
             self.store,
             INDEX,
+            is_dear=is_dear,
             progress=lambda _: None,
             go_on=go_on,
         )
@@ -307,6 +308,44 @@ def test_without_an_index_no_neighbour_is_asked_for_much(tmp_path):
         fetch.fetch_blob(device.sources, BLOB, device.store)
         assert device.store.is_intact(BLOB)
     assert neighbour.sent == 0
+
+
+# --- where a patch is cheaper than the file, and sharing only if others are at it -----------------
+
+
+def test_neighbours_that_want_something_else_do_not_cost_the_file(tmp_path):
+    others = [Host(says(wants=False, who=f"{n:016x}")) for n in range(2, 6)]
+    with scene(tmp_path, Host(), *others) as device:
+        assert not device.gather(is_dear=True)
+    assert device.origin.sent == 0
+
+
+@pytest.mark.parametrize("liars", [1, 4])
+def test_neighbours_that_only_say_that_they_want_it_cost_a_part_of_the_file(tmp_path, liars):
+    hosts = [Host(says(who=f"{n:016x}")) for n in range(2, 2 + liars)]
+    origin = Host(drip=0.03, block=128 << 10)
+    with scene(tmp_path, *hosts, origin=origin) as device:
+        assert not device.gather(is_dear=True)
+    assert origin.sent < len(DATA)
+
+
+@pytest.mark.parametrize("wants", [True, False])
+def test_a_neighbour_that_has_a_part_is_worth_the_rest(tmp_path, wants):
+    neighbour = Host(says((0, 8 * CHUNK), wants=wants))
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather(is_dear=True)
+        device.fetch()
+    assert neighbour.sent == 8 * CHUNK
+
+
+def test_who_begins_a_little_later_is_shared_with_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(swarm, "POLL", 0.3)
+    first = iter([says(wants=False)()])
+    neighbour = Host(lambda: next(first, says((0, len(DATA)))()))
+    with scene(tmp_path, neighbour) as device:
+        assert device.gather(is_dear=True)
+        device.fetch()
+    assert device.origin.sent == 0
 
 
 # --- neighbours that are slow ---------------------------------------------------------------------

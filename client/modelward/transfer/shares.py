@@ -59,6 +59,10 @@ class Shares:
         """Tell whether a neighbour has a piece that is not here."""
         return any(not self._here[number] for held in self.held.values() for number in held.numbers)
 
+    def is_any_at_it(self) -> bool:
+        """Tell whether a neighbour has any of the blob, or is fetching it."""
+        return any(held.fetches or held.expected for held in self.held.values())
+
     def take_own(self) -> int | None:
         """Take the piece that is most clearly this device's to bring, if there is one."""
         counted = self._counted().values()

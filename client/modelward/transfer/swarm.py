@@ -7,7 +7,8 @@ and would own that leaves it to it. It waits for others a bounded time only: who
 nothing is not counted on any more, and its pieces are others' to bring, at last one's own. Where
 all neighbours together are far slower than the repository, it is asked for what they have, too.
 It is asked as patiently as always; once it is given up and nobody near has anything to bring
-either, gathering is over.
+either, gathering is over. Where a cheaper way leads to the blob than all its bytes, it is over once
+nobody near turns out to be at it.
 
 Pieces are checked against the chunk index before they are kept or handed on. The index is believed
 in nothing else: the whole file's digest is computed afterwards (`modelward.transfer.fetch`).
@@ -76,13 +77,14 @@ def _nothing() -> None:
     pass
 
 
-def gather(  # noqa: PLR0913 - the last two are named
+def gather(  # noqa: PLR0913 - the last three are named
     sources: Sources,
     near: Neighbourhood,
     blob: Blob,
     shelf: Shelf,
     index: ChunkIndex,
     *,
+    is_dear: bool = False,
     progress: Progress,
     go_on: Callable[[], None] = _nothing,
 ) -> bool:
@@ -94,6 +96,7 @@ def gather(  # noqa: PLR0913 - the last two are named
         blob: What.
         shelf: Where to.
         index: What it consists of.
+        is_dear: Whether there is a cheaper way to it than all its bytes from the repository.
         progress: Told of bytes as they are there.
         go_on: Called now and then; may raise to stop. What arrived is kept.
 
@@ -115,7 +118,7 @@ def gather(  # noqa: PLR0913 - the last two are named
     if not standings:
         return False
     with shelf.partial(blob) as partial:
-        swarm = _Swarm(sources, near, blob, partial, index, progress)
+        swarm = _Swarm(sources, near, blob, partial, index, progress, is_dear=is_dear)
         return swarm.run(standings, go_on)
 
 
@@ -130,9 +133,12 @@ class _Swarm:
         partial: Partial,
         index: ChunkIndex,
         progress: Progress,
+        *,
+        is_dear: bool,
     ) -> None:
         self._sources = sources
         self._near = near
+        self._is_dear = is_dear
         self._blob = blob
         self._partial = partial
         self._progress = progress
@@ -143,6 +149,8 @@ class _Swarm:
         self._unheard: set[str] = set()  # neighbours that have not answered yet
         self._asked: dict[str, float] = {}  # when neighbours that answered were last asked
         self._over = False
+        self._is_in_vain = False  # whether a cheaper way is to be gone instead
+        self._is_shared = False  # whether a neighbour brought a piece
         self._suspects: set[int] = set()  # far sources that contradicted the index
         self._error: BaseException | None = None
         self._readers: set[Reader] = set()  # answers that are being received
@@ -150,6 +158,7 @@ class _Swarm:
         self._is_far_left = True  # whether the repository, or a mirror, may still bring something
         self._hoped = self._clock()  # when there last was somebody who might bring something
         self._moved = self._clock()  # when a piece last arrived
+        self._set_out = self._clock()  # when the repository was first asked
         self._slowest = 0.0  # seconds that a piece took from the repository
         self._far_rate = max(  # bytes a second; 0 if not known
             (each.rate for each in sources.for_blobs() if each.source.kind is not Kind.NEIGHBOUR),
@@ -193,7 +202,7 @@ class _Swarm:
                 self._hoped = self._clock()
             # Without neighbours, fetching as always is better; without hope, too.
             alone = self._left >= neighbours or self._clock() - self._hoped > STALL
-            return not self._shares.missing or alone or self._error is not None
+            return not self._shares.missing or alone or self._is_in_vain or self._error is not None
 
     def _end(self) -> None:
         with self._changed:
@@ -224,8 +233,12 @@ class _Swarm:
         buffer, patience, failures = self._partial.buffers(1, PIECE)[0], self._sources.patience, 0
         with self._changed:
             self._changed.wait_for(lambda: self._over or not self._unheard, FIRST)
+            if self._is_dear:  # who begins at about the same time has nothing to show yet
+                self._changed.wait_for(lambda: self._over or self._shares.is_any_at_it(), 2 * POLL)
+                self._is_in_vain = not self._shares.is_any_at_it()
             joined = self._clock()
             self._changed.wait_for(lambda: self._over or self._is_noticed(joined), FIRST)
+            self._set_out = self._clock()
         while (number := self._own()) is not None:
             began = self._clock()
             try:
@@ -257,6 +270,8 @@ class _Swarm:
         with self._changed:
             while not self._over and self._shares.missing:
                 self._look_at_neighbours()
+                if self._is_in_vain:
+                    return None
                 number = self._shares.take_own()
                 if number is None and self._is_held_up():
                     number = self._shares.take_any()
@@ -271,7 +286,8 @@ class _Swarm:
         """Now and then, see how fast they are all together.
 
         If nothing comes, one less is counted on; if then still nothing comes, that is their rate:
-        there is no point in giving up one after the other.
+        there is no point in giving up one after the other. And if nothing ever came, though this
+        device brought its own meanwhile, whoever wants the blob only says so.
         """
         now = self._clock()
         patience = max(STALL, SLOW * self._slowest)
@@ -280,6 +296,8 @@ class _Swarm:
             return
         self._looked, self._near_bytes = now, 0
         if not came:
+            if self._is_dear and not self._is_shared and now - self._set_out > patience:
+                self._is_in_vain = bool(self._slowest) or self._is_doubtful
             if now - self._moved <= patience:
                 return  # there was enough to bring from the repository
             if not self._is_doubtful:
@@ -418,6 +436,7 @@ class _Swarm:
                 return
             self._partial.write(piece.start, view, checked=True)
             self._shares.arrived(number, name)
+            self._is_shared = self._is_shared or is_near
             self._moved = self._clock()
             self._arrived += length
             self._changed.notify_all()
