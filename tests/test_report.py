@@ -25,6 +25,7 @@ from modelward.transfer.network import Network
 from modelward.transfer.post import post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
+from tests.daemon.test_trial import put_on_trial, start_too_often
 from tests.install.test_floors import cannot_read
 from tests.simulator.server import instead
 from tests.simulator.world import MODEL, World, now
@@ -159,6 +160,22 @@ def test_an_update_that_is_refused_is_reported(world, server, fleet):
     last = stored(fleet)[-1]
     assert (last.ended.outcome, last.ended.gate) == ("refused", "metadata")
     assert last.models[MODEL].version == "1.0.0"
+
+
+@pytest.mark.parametrize("command", [("check",), ("verify", "--repair")])
+def test_what_goes_back_without_an_update_is_reported(world, server, fleet, command):
+    put_on_trial(world.device, 'soak = "1h"')
+    world.publish("1.1.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    start_too_often(world)
+    settings(world, f'url = "{server.url}"')
+    name, *options = command
+    asks = server if name == "check" else None
+    assert world.client_here(name, asks, *options).code == ExitCode.ROLLED_BACK
+    last = stored(fleet)[-1]
+    assert (last.refused, last.refused.outcome) == (last.ended, "rolled back")
+    assert last.models[MODEL].version == "1.0.0"
+    assert world.client_here("status").json["last"]["reason"] == last.refused.reason
 
 
 # --- where nobody takes reports -------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from modelward import activate, alarm, fastpath, restore, scan, update
+from modelward import activate, alarm, fastpath, report, restore, scan, update
 from modelward.bring import Watch, in_time
 from modelward.device import Device
 from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
@@ -72,8 +72,10 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         UsageError: A model is not installed.
         Refused: What is installed cannot be read, and not be told from what else is here.
         Unavailable: An update runs.
+        RolledBack: What was on trial was started too often: what ran before runs again.
     """
     with (
+        report.rollbacks(device),
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         update.sources_of(device, given) as used,
     ):

@@ -7,7 +7,7 @@ bounded queue for the next time. What is in one: `modelward.formats.report`.
 import contextlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -16,7 +16,7 @@ from tuf.api.exceptions import RepositoryError
 
 from modelward import log_memory
 from modelward.device import Device
-from modelward.errors import FormatError, ModelwardError, Unavailable, UsageError
+from modelward.errors import FormatError, ModelwardError, RolledBack, Unavailable, UsageError
 from modelward.formats import report as reports
 from modelward.formats import strict
 from modelward.formats.dsse import Envelope
@@ -25,7 +25,7 @@ from modelward.formats.installed import Installed
 from modelward.formats.leaf import REPOSITORY_FIELD
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.report import Alarm, Ended, Report, Running, SeenFloors, SeenLog, shorten
-from modelward.install import device_key, fsops
+from modelward.install import device_key, fsops, last
 from modelward.install.reports import ReportStore
 from modelward.log_memory import Memory
 from modelward.transfer.network import Network
@@ -103,6 +103,21 @@ def tell(device: Device, happened: Happened | None) -> None:
             if _is_news(device, store, happened):
                 _queue(device, store, happened)
             _send(device, store)
+
+
+@contextlib.contextmanager
+def rollbacks(device: Device) -> Iterator[None]:
+    """Report it, and note it as the last update's end, if what is on trial goes back meanwhile.
+
+    That is a change, even where none was asked for.
+    """
+    try:
+        yield
+    except RolledBack as error:
+        tell(device, Happened.of_error(error))
+        with contextlib.suppress(OSError):  # the note must not hide what it is about
+            last.write(device.config.state, device.clock(), error.to_dict())
+        raise
 
 
 def now(device: Device) -> Sent:

@@ -226,13 +226,19 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
 
 @contextmanager
 def _reported(device: Device, *, only_check: bool) -> Iterator[list[report.Happened]]:
-    """Queue a signed report of how this ends, and send it once nothing waits for it any more."""
+    """Queue a signed report of how this ends, and send it once nothing waits for it any more.
+
+    Of what was only a check, if something went back.
+    """
     ended: list[report.Happened] = []
+    if only_check:
+        with report.rollbacks(device):
+            yield ended
+        return
     try:
         yield ended
     except ModelwardError as error:
-        if not only_check:
-            report.tell(device, report.Happened.of_error(error))
+        report.tell(device, report.Happened.of_error(error))
         raise
     for happened in ended:
         report.tell(device, happened)

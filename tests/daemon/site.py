@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import modelward
 from modelward.errors import ExitCode
+from modelward.formats.report import Report, read_envelope
+from modelward.install.reports import ReportStore
 from tests.simulator.server import Server
 from tests.simulator.world import MODEL, World, clean_environment
 
@@ -113,6 +115,12 @@ def is_whole(world: World) -> None:
     status = world.client_here("status")
     assert (status.code, status.json["alarms"]) == (ExitCode.DONE, [])
     assert world.client_here("verify").code == ExitCode.DONE
+
+
+def reports(world: World) -> list[Report]:
+    """Return the reports that wait to be sent, the newest last."""
+    store = ReportStore(world.device)
+    return [read_envelope(store.read(number) or b"")[1] for number in store.pending()]
 
 
 def until(holds: Callable[[], bool]) -> bool:

@@ -9,10 +9,9 @@ import modelward
 from modelward.daemon.log import Level
 from modelward.daemon.words import of_event
 from modelward.errors import ExitCode, Refused
-from modelward.formats.report import read_envelope
-from modelward.install.reports import ReportStore
 from tests.crash.owner import as_owner
-from tests.daemon.site import Running, configure, flip, is_whole, opens
+from tests.daemon.site import Running, configure, flip, is_whole, opens, reports
+from tests.daemon.test_trial import put_on_trial, start_too_often
 from tests.simulator import server as servers
 from tests.simulator.server import Server
 from tests.simulator.world import MODEL, World
@@ -52,9 +51,7 @@ def test_the_daemon_mends_what_was_found_changed_on_opening(world: World, server
         daemon.wait_for("checked")
         assert [line["event"] for line in daemon.seen].count("repairing") == 1
     # The operator hears of it, and that it is over.
-    store = ReportStore(world.device)
-    told = [read_envelope(store.read(number) or b"")[1] for number in store.pending()]
-    assert [len(report.alarms) for report in told][-2:] == [1, 0]
+    assert [len(report.alarms) for report in reports(world)][-2:] == [1, 0]
 
 
 def test_it_mends_what_verify_found_outside_of_windows_too(world: World, server: Server) -> None:
@@ -172,6 +169,23 @@ def test_it_mends_from_what_is_here_while_nobody_answers(world: World, server: S
         assert daemon.wait_for("repaired")["fetched"] == 0
         assert daemon.wait_for("checked")["outcome"] == "unavailable"
         is_whole(world)
+
+
+def test_a_trial_that_it_finds_given_up_is_reported_once(world: World) -> None:
+    put_on_trial(world.device, 'soak = "1h"')
+    world.publish("1.1.0")
+    with world.serve() as server:
+        assert world.client_here("update", server).code == ExitCode.DONE
+        flip(world)
+        opens(world, "1.0.0", fallback=True)
+        start_too_often(world)
+        with Running(world, server) as daemon:
+            failed = daemon.wait_for("repair-failed")
+            assert failed["exit_code"] == ExitCode.ROLLED_BACK
+            daemon.wait_for("checked")
+    told = [report for report in reports(world) if report.ended.outcome == "rolled back"]
+    assert {report.models[MODEL].version for report in told} == {"1.0.0"}
+    assert {report.ended for report in told} == {reports(world)[-1].refused}
 
 
 def test_update_by_hand_names_the_alarm(world: World, server: Server) -> None:

@@ -1,11 +1,15 @@
 """New releases on trial, where the daemon has to see to it that the trial ends."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
-from tests.daemon.site import Running
-from tests.simulator.world import World
+from modelward.config import load
+from modelward.device import Device
+from modelward.install.trial import MAX_STARTS
+from tests.daemon.site import Running, reports
+from tests.simulator.world import MODEL, World
 
 
 def put_on_trial(device: Path, health: str, run: str = 'interval = "1h"\njitter = 0') -> None:
@@ -18,6 +22,15 @@ def put_on_trial(device: Path, health: str, run: str = 'interval = "1h"\njitter 
 def confirmed(world: World) -> int:
     """Return the counter below which nothing is accepted any more."""
     return int(world.client_here("status").json["floors"]["releases"]["meter-reader"])
+
+
+def start_too_often(world: World) -> None:
+    """Let the device have been started so often during a trial that the next start ends it."""
+    journals = Device(load(world.device, {})).trials._journals
+    journal = journals.load()
+    assert journal.trial
+    trial = replace(journal.trial, boot="before", starts=MAX_STARTS, seen=False)
+    journals.save(replace(journal, trial=trial))
 
 
 def test_a_trial_is_confirmed_when_it_is_over_not_an_hour_later(world: World) -> None:
@@ -53,6 +66,11 @@ def test_one_that_fails_goes_back_outside_of_windows_too(world: World, tmp_path:
             assert ended["exit_code"] == 5
             assert (ended["level"], ended["gate"]) == ("error", "health")
             assert world.read_model()[0] == "1.0.0"
+            told = reports(world)[-1]
+            assert (told.ended, told.refused.outcome) == (told.refused, "rolled back")
+            assert told.models[MODEL].version == "1.0.0"
+            noted = world.client_here("status").json["last"]
+            assert (noted["outcome"], noted["reason"]) == ("rolled back", ended["reason"])
             daemon.signal(signal.SIGUSR1)
             assert daemon.wait_for("checked")["outcome"] == "unchanged"  # not tried again at once
 

@@ -227,10 +227,11 @@ def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]
 
 def _judge_trial(device: "Device", watch: Watch) -> None:
     """Judge what is on trial outside of maintenance windows, too: going back must not wait."""
-    from modelward import activate  # noqa: PLC0415
+    from modelward import activate, report  # noqa: PLC0415
     from modelward.install import fsops  # noqa: PLC0415
 
-    with fsops.lock(device.config.state / "lock", keep_waiting=watch.keep_waiting):
+    lock = device.config.state / "lock"
+    with report.rollbacks(device), fsops.lock(lock, keep_waiting=watch.keep_waiting):
         activate.recover(device, watch)
 
 
