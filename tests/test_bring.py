@@ -1,17 +1,25 @@
 """What an interrupted fetch brought: kept while a release wants it, and no longer."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from modelward.errors import ExitCode
+from modelward import config
+from modelward.daemon.attempt import Watch
+from modelward.device import Device
+from modelward.errors import ExitCode, Gate, NotNow
+from modelward.formats.channel import MILLION, Entry, Rollout, Stage
 from modelward.transfer.plan import RESERVE
+from modelward.update import update
 from tests.simulator import server as answers
 from tests.simulator.chain import digest
 from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server
-from tests.simulator.world import MODEL, TOKENIZER, Client, World, bundle_of
+from tests.simulator.thief import CHANNEL, SERVER, Thief
+from tests.simulator.world import MODEL, TOKENIZER, Client, World, bundle_of, now
 
 SIZE = 1 << 20  # bytes of weights
 
@@ -97,3 +105,35 @@ def test_it_goes_when_there_is_no_room_for_both(world, client, begun, monkeypatc
     assert begun()
     assert client("update").json["changes"]
     assert not begun()
+
+
+def test_it_is_kept_when_the_rollout_s_window_shuts_meanwhile(world, server):
+    began = time = now().astimezone()
+    shuts = began + timedelta(minutes=1)
+    window = f"{began:%H:%M}-{shuts:%H:%M}"
+    rollout = Rollout(
+        salt=b"x" * 16,
+        not_before=began - timedelta(days=1),
+        urgent=False,
+        halted=False,
+        stages=(Stage(MILLION),),
+        windows=(window,),
+    )
+    world.publish("1.1.0", offer=None)
+    Thief(world, [*SERVER, CHANNEL]).offer({MODEL: Entry("1.1.0", "1.0.0", rollout=rollout)})
+    settings = config.merged(world.device, {}, {"repository": server.url})
+    device = Device(config.from_settings(world.device, settings), clock=lambda: time)
+
+    def tell(event: Mapping[str, Any]) -> None:
+        nonlocal time
+        if event.get("gate") == Gate.FETCH.label:
+            time = shuts
+
+    with pytest.raises(NotNow, match=f"may change at {window} only") as waits:
+        update(device, (), Watch(tell))
+    assert waits.value.gate is Gate.INSTALL
+    assert timedelta(hours=23) < timedelta(seconds=waits.value.opens_in) < timedelta(days=1)
+    assert world.read_model()[0] == "1.0.0"
+    time = began
+    done = update(device, (), Watch(lambda _event: None))
+    assert (done.installed.active[MODEL].version, done.carried.fetched) == ("1.1.0", 0)

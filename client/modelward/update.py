@@ -3,6 +3,7 @@
 The numbers, names and order are those of docs/gates.md and of every error message.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -13,9 +14,9 @@ from typing import Any
 from modelward import activate, bring, fastpath, intact, ledger, neighbours, report, settings
 from modelward.bring import Watch
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, Refused
+from modelward.errors import Gate, ModelwardError, NotNow, Refused
 from modelward.examine import Examined, at_gate, look_inside
-from modelward.formats import strict
+from modelward.formats import strict, window
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.installed import Installed, Slot
@@ -93,7 +94,7 @@ class Outcome:
         }
 
 
-def update(  # noqa: PLR0913 - the last four are named, and seldom given
+def update(  # noqa: PLR0913 - the last five are named, and seldom given
     device: Device,
     models: Sequence[str],
     watch: Watch,
@@ -102,6 +103,7 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
     keep_waiting: Callable[[str], bool] = fsops.never,
     sources: Sources | None = None,
     retry: bool = False,
+    windows: Sequence[str] = (),
 ) -> Outcome:
     """Bring a device up to date, or find out what that would take.
 
@@ -113,6 +115,8 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         keep_waiting: Whether to wait for another updater; see `fsops.lock`.
         sources: Where everything comes from; None for what the device is configured for.
         retry: Try again what failed on this device, however lately.
+        windows: Local times of day in which something may change; empty for always. Those of a
+            rollout count besides.
 
     Raises:
         Refused: A gate said no. Nothing was changed.
@@ -205,6 +209,10 @@ def update(  # noqa: PLR0913 - the last four are named, and seldom given
         )
         if changes:
             watch.passed(Gate.FETCH, carried.describe())
+            _check_window(windows, device.clock())
+            moved = [decisions[model] for model in moves.versions if model in decisions]
+            for decision in moved:
+                _check_window(decision.windows, clock.trusted(device.clock(), passed))
             # 11. Install: stage aside. 12. Health: try it; then one atomic switch of all models.
             installed = _install(visit, moves, proven, watch)
         else:
@@ -329,6 +337,18 @@ def _come_to_rest(visit: Visit, models: Sequence[str], installed: Installed) -> 
     )
     with suppress(OSError):  # the next check is a full one, then; and what frees room comes now
         fastpath.remember(config.state, rest)
+
+
+def _check_window(windows: Sequence[str], time: datetime) -> None:
+    """Stop where fetching has outlasted the window that it began in; what arrived is kept."""
+    now = time.astimezone()
+    if windows and not window.inside(windows, now):
+        raise NotNow(
+            f"it is {now:%H:%M}, and this device may change at {', '.join(windows)} only",
+            "wait: what has arrived is kept",
+            Gate.INSTALL,
+            math.ceil(window.opens_in(windows, now)),
+        )
 
 
 def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watch) -> Installed:

@@ -12,6 +12,7 @@ from modelward.daemon.attempt import HEARTBEAT, LOCK_PATIENCE, Job, Watch, run
 from modelward.errors import Gate, Unavailable
 from modelward.install import fsops
 from modelward.transfer.pace import Patience
+from tests.daemon.site import configure
 from tests.simulator.server import Server
 from tests.simulator.world import World
 
@@ -78,6 +79,18 @@ def test_it_stops_before_anything_changes_and_not_after(world: World) -> None:
 
         events = []
         assert run(job(world, server), Watch(events.append, late))["outcome"] == "updated"
+
+
+def test_nothing_changes_once_the_window_has_shut_but_by_hand(world: World) -> None:
+    configure(world.device, windows='["00:00-00:00"]')  # which was open when the check began
+    with world.serve() as server:
+        world.publish("1.1.0")
+        result = run(job(world, server), told()[0])
+        assert (result["outcome"], result["gate"]) == ("unavailable", "install")
+        assert 0 <= result["opens_in"] <= 24 * 60 * 60
+        assert world.read_model()[0] == "1.0.0"
+        done = world.client_here("update", server)
+        assert (done.json["outcome"], done.json["fetched"]) == ("updated", 0)
 
 
 def test_a_download_is_told_of_now_and_then() -> None:

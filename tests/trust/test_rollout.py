@@ -111,11 +111,14 @@ def test_maintenance_windows(windows, clock, switches):
     entry = Entry("2", previous="1", rollout=rollout(Stage(MILLION), windows=windows))
     decision = ask(entry, running="1", now=now)
     assert decision.version == ("2" if switches else None)
+    assert decision.windows == (windows if switches else ())
     assert switches or "waits for a maintenance window" in decision.reason
+    assert ask(entry, now=now) == ask(entry, running="2", now=now)
     assert ask(entry, now=now).version == "2"  # with nothing to interrupt there is no waiting
-    assert ask(entry, running="2", now=now).version == "2"
+    assert not ask(entry, now=now).windows
     urgent = rollout(Stage(MILLION), windows=windows, urgent=True)
-    assert ask(Entry("2", rollout=urgent), running="1", now=now).version == "2"
+    decision = ask(Entry("2", rollout=urgent), running="1", now=now)
+    assert (decision.version, decision.windows) == ("2", ())
 
 
 def test_ppm_is_a_strict_bound():

@@ -211,7 +211,12 @@ def _update(config: Config, watch: Watch, *, only_check: bool) -> dict[str, Any]
         if only_check:
             _judge_trial(device, watch)
         outcome = update.update(
-            device, (), watch, only_check=only_check, keep_waiting=watch.keep_waiting
+            device,
+            (),
+            watch,
+            only_check=only_check,
+            keep_waiting=watch.keep_waiting,
+            windows=config.run.windows,
         )
         result = outcome.to_dict(only_check=only_check)
     except ModelwardError as error:

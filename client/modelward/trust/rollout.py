@@ -21,10 +21,12 @@ class Decision:
     Attributes:
         version: The version; None to stay as it is.
         reason: One sentence for people.
+        windows: Local times of day in which it may switch to that version; empty for always.
     """
 
     version: str | None
     reason: str
+    windows: tuple[str, ...] = ()
 
 
 def bucket(salt: bytes, device_id: str) -> int:
@@ -69,11 +71,12 @@ def decide(  # noqa: PLR0913 - all of them, and nothing else, decide
     if entry.rollout is None:
         return Decision(entry.version, f"{channel.name} offers {entry.version} to every device")
     open_to_us = _stage_reason(entry.rollout, device_id, labels, now)
-    if open_to_us and running not in (None, entry.version) and _must_wait(entry.rollout, now):
-        windows = ", ".join(entry.rollout.windows)
-        return Decision(None, f"{entry.version} waits for a maintenance window ({windows})")
+    windows = () if running in (None, entry.version) else _windows(entry.rollout)
+    if open_to_us and windows and not window.inside(windows, now):
+        names = ", ".join(windows)
+        return Decision(None, f"{entry.version} waits for a maintenance window ({names})")
     if open_to_us:
-        return Decision(entry.version, open_to_us)
+        return Decision(entry.version, open_to_us, windows)
     return _before_our_stage(entry, running)
 
 
@@ -87,11 +90,9 @@ def _before_our_stage(entry: Entry, running: str | None) -> Decision:
     return Decision(fallback, f"until the rollout of {entry.version} reaches this device")
 
 
-def _must_wait(rollout: Rollout, now: datetime) -> bool:
-    """Tell whether a device that runs something must not switch at this time of day."""
-    if rollout.urgent or not rollout.windows:
-        return False
-    return not window.inside(rollout.windows, now)
+def _windows(rollout: Rollout) -> tuple[str, ...]:
+    """Return when a device that runs something may switch; empty for always."""
+    return () if rollout.urgent else rollout.windows
 
 
 def _stage_reason(
