@@ -81,6 +81,9 @@ def test_it_does_not_spin_while_a_scan_ends(
         def ended(self) -> bool:
             return len(turns) > 2
 
+        def moved(self) -> bool:
+            return False
+
         def events(self) -> tuple[()]:
             return ()
 
