@@ -29,6 +29,22 @@ def test_answer_that_does_not_come():
         pace.check()
 
 
+def test_rate_counts_from_the_answer_on():
+    """By default an answer may take longer than the time over which a rate is measured."""
+    time = Time()
+    pace = Pace("x", Patience(), time, None)
+    for _ in range(19):
+        time.now += 1
+        pace.check()
+    pace.answered()
+    time.now += 14
+    pace.check()
+    time.now += 1
+    with pytest.raises(Unavailable, match="slower than 1024 bytes") as slow, pace.told():
+        pace.check()
+    assert slow.value.vain == 34  # the wait for the answer included
+
+
 def test_rate_is_measured_over_each_window():
     time = Time()
     pace = Pace("x", PATIENCE, time, None)

@@ -87,10 +87,13 @@ class Pace:
         """Start anew, with a new request."""
         self._start = self._window = self._rested = self._clock()
         self._content = 0
+        self._silent = 0.0  # seconds until it answered
         self._answered = False
 
     def answered(self) -> None:
-        """Note that the headers are complete."""
+        """Note that the headers are complete: from now on its rate counts."""
+        now = self._clock()
+        self._silent, self._window = now - self._window, now
         self._answered = True
 
     def arrived(self, count: int) -> None:
@@ -143,10 +146,12 @@ class Pace:
         """
         now = self._clock()
         self.left()
-        if not self._answered and now - self._start > self._patience.first:
-            raise Unavailable(
-                f"{self._name}: took longer than {self._patience.first:g} seconds to answer"
-            )
+        if not self._answered:
+            if now - self._start > self._patience.first:
+                raise Unavailable(
+                    f"{self._name}: took longer than {self._patience.first:g} seconds to answer"
+                )
+            return
         seconds = now - self._window
         if seconds >= self._patience.window:
             if self._content < self._patience.rate * seconds:
@@ -154,12 +159,12 @@ class Pace:
                     f"{self._name}: slower than {self._patience.rate} bytes a second over "
                     f"{self._patience.window:g} seconds"
                 )
-            self._window, self._content = now, 0
+            self._window, self._content, self._silent = now, 0, 0.0
 
     def _vain(self) -> float:
         """Return the seconds of which, at the least rate, nothing came."""
         worth = self._content / max(self._patience.rate, 1)
-        return max(0.0, self._clock() - self._window - worth)
+        return max(0.0, self._silent + self._clock() - self._window - worth)
 
 
 class Throttle:
