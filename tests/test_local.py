@@ -18,6 +18,7 @@ from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
 from modelward.formats.release import Requirements
 from modelward.install import trial
+from modelward.install.reports import ReportStore
 from modelward.update import update
 from tests.crash.sticks import Silent
 from tests.simulator.chain import digest
@@ -150,8 +151,10 @@ def test_a_kept_release_that_rotted_is_not_dropped_but_mended(world, run):
         refused = run("update", code=ExitCode.REFUSED)
         assert "model.onnx: is not the file that was approved" in refused["reason"]
         assert "verify --repair" in refused["advice"]
+    assert [alarm.version for alarm in device.alarms.pending()] == ["1.0.0"]  # the daemon mends it
     assert version(world) == "1.1.0"
     run("verify", "--repair")
+    assert not device.alarms.pending()
     assert run("update")["running"] == {MODEL: "1.0.0"}
 
 
@@ -166,6 +169,23 @@ def test_a_release_that_fails_on_a_full_disk_has_failed(world, run, monkeypatch)
     assert version(world) == "1.1.0"
     monkeypatch.undo()
     assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("command", ["gc", "pin", "rollback"])
+def test_a_trial_that_ends_at_another_command_is_noted_and_reported(world, run, command):
+    health(world, soak="1h")
+    world.publish("1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    device = Device(load(world.device, {}))
+    journals = device.trials._journals
+    journal = journals.load()
+    starts = trial.MAX_STARTS + 1
+    journals.save(replace(journal, trial=replace(journal.trial, starts=starts)))
+    before = ReportStore(world.device).last()
+    assert "was started" in run(command, code=ExitCode.ROLLED_BACK)["reason"]
+    assert run("status")["last"]["outcome"] == "rolled back"
+    assert ReportStore(world.device).last() == before + 1
+    assert version(world) == "1.1.0"
 
 
 @pytest.mark.parametrize("folder", ["store", "tuf"])

@@ -181,7 +181,7 @@ def test_gathering_can_be_stopped_although_nothing_arrives(world, twin):
 
 
 def test_a_neighbour_that_runs_another_model_does_not_cost_the_file(world, twin):
-    """A patch would do, and is dearer than half of it: so it pays only with who wants it, too."""
+    """A patch would do, and is dearer than a sixth: it pays only with who wants the file, too."""
     for path in twin.device.glob("device.*"):
         path.unlink()  # or it would seem to be this very device
     data = bytes(200_000)
@@ -190,9 +190,10 @@ def test_a_neighbour_that_runs_another_model_does_not_cost_the_file(world, twin)
     with near(world, twin) as url, Http(PATIENCE) as http:
         device = Device(load(world.device, {}))
         device.store.add(blob_of(index), [memoryview(index)])
-        sources = Sources([HttpSource(origin.url, http), Neighbour(url, http)])
+        away = [Neighbour(f"http://127.0.0.1:{port}", http) for port in (9, 10, 11, 12)]
+        sources = Sources([HttpSource(origin.url, http), Neighbour(url, http), *away])
         assert not neighbours.gather(
-            device, sources, blob, blob_of(index), cost=150_000, progress=lambda _: None
+            device, sources, blob, blob_of(index), cost=45_000, progress=lambda _: None
         )
         origin.close()
     assert not origin.sent

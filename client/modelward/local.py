@@ -157,7 +157,7 @@ def collect(device: Device, *, dry_run: bool) -> Garbage:
 @contextmanager
 def _held(device: Device) -> Iterator[datetime]:
     """Hold the device's lock, with whatever was interrupted finished or undone."""
-    with fsops.lock(device.config.state / "lock"):
+    with _reporting(device), fsops.lock(device.config.state / "lock"):
         restore.notes(device, restore.TO_GO_BACK)
         now = clock.trusted(device.clock(), _time_floor(device))
         recovered = device.trials.recover(now)
@@ -165,6 +165,18 @@ def _held(device: Device) -> Iterator[datetime]:
             fastpath.forget(device.config.state)
             raise RolledBack(recovered.rolled_back, "see `modelward status`")
         yield now
+
+
+@contextmanager
+def _reporting(device: Device) -> Iterator[None]:
+    """As `report.rollbacks`, which takes a second to load, and is seldom needed."""
+    try:
+        yield
+    except RolledBack as error:
+        from modelward import report  # noqa: PLC0415
+
+        report.went_back(device, error)
+        raise
 
 
 def _time_floor(device: Device) -> TimeFloor | None:

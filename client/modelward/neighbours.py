@@ -28,6 +28,7 @@ from modelward.transfer.swarm import Neighbourhood
 GOSSIP = "/gossip"
 SECONDS = 2.0  # for one neighbour; all are asked at once
 MOST_AT_ONCE = 16
+DEAR = 4  # times the bytes of the cheapest way to a blob: to gather it for others, too, is dear
 
 
 def urls(device: Device) -> tuple[str, ...]:
@@ -135,7 +136,7 @@ def gather(  # noqa: PLR0913 - the last two are named
         blob,
         device.store,
         chunks,
-        is_dear=cost < blob.length,
+        is_dear=cost <= blob.length // DEAR,
         progress=progress,
         go_on=go_on,
     )

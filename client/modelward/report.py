@@ -107,17 +107,22 @@ def tell(device: Device, happened: Happened | None) -> None:
 
 @contextlib.contextmanager
 def rollbacks(device: Device) -> Iterator[None]:
-    """Report it, and note it as the last update's end, if what is on trial goes back meanwhile.
-
-    That is a change, even where none was asked for.
-    """
+    """Report and note it if what is on trial goes back meanwhile: see `went_back`."""
     try:
         yield
     except RolledBack as error:
-        tell(device, Happened.of_error(error))
-        with contextlib.suppress(OSError):  # the note must not hide what it is about
-            last.write(device.config.state, device.clock(), error.to_dict())
+        went_back(device, error)
         raise
+
+
+def went_back(device: Device, error: RolledBack) -> None:
+    """Report that a trial was undone, and note it as the last update's end.
+
+    That is a change, even where none was asked for.
+    """
+    tell(device, Happened.of_error(error))
+    with contextlib.suppress(OSError):  # the note must not hide what it is about
+        last.write(device.config.state, device.clock(), error.to_dict())
 
 
 def now(device: Device) -> Sent:

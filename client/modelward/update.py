@@ -402,13 +402,17 @@ def _check_staged(
 
     Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
     """
-    for model, slot in {**staged, **kept}.items():
+    for model, slot in staged.items():
         for path, problem in device.slots.problems(model, slot, proven, watch.hashing):
-            advice = intact.ADVICE  # what is kept proves what it is: that must not be dropped
-            if model in staged:
-                device.slots.discard(model, slot)
-                advice = "the damaged file was dropped: try again to fetch it anew"
-            raise Refused(Gate.INSTALL, f"{model} {slot.version}: {path}: {problem}", advice)
+            device.slots.discard(model, slot)
+            raise Refused(
+                Gate.INSTALL,
+                f"{model} {slot.version}: {path}: {problem}",
+                "the damaged file was dropped: try again to fetch it anew",
+            )
+    # What is kept proves by its own documents what it is: it is not dropped, but to be mended.
+    for problem in intact.changed(device, kept, watch.hashing).values():
+        raise Refused(Gate.INSTALL, problem, intact.ADVICE)
 
 
 def _metadata_detail(repository: Repository, now: datetime) -> str:

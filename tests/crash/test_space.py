@@ -175,24 +175,26 @@ def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
         (mount / "many").mkdir()
         site = Site(mount / "state")
         site.install(chain("1.0.0", 1))
+        two = chain("2.0.0", 2, **{"large.bin": os.urandom(LARGE)})
         for _ in range(2):  # what fills the disk by itself does so again
-            site.try_out(chain("2.0.0", 2), soak=timedelta(hours=1))
+            site.try_out(two, soak=timedelta(hours=1))
             fill(mount)
             with pytest.raises(OSError, match="No space left"):
                 (mount / "state" / "more").symlink_to("nothing")
             site.trials.roll_back("it crashed", site.now)
             assert site.versions() == ("1.0.0", None)
+            assert site.trials.journal.failed  # what did not work makes room
             empty(mount)
             site.trials.recover(site.now)
             assert (site.versions(), site.trials.journal.trial) == (("1.0.0", None), None)
-        site.try_out(chain("2.0.0", 2), soak=timedelta(hours=1))
+        site.try_out(two, soak=timedelta(hours=1))
         fill(mount)
         site.boot = "next"
         assert "No space left" in (site.trials.recover(site.now).rolled_back or "")
         assert site.versions() == ("1.0.0", None)
-        empty(mount)
         site.trials.recover(site.now)
         assert site.trials.journal.trial is None
+        empty(mount)
         site.install(chain("2.0.0", 2))
         assert site.versions() == ("2.0.0", "1.0.0")
         assert not site.problems()

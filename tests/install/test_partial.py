@@ -178,7 +178,7 @@ def test_a_pipe_in_the_place_of_its_journal_keeps_nobody_waiting(tmp_path):
     journal = tmp_path / ".partial" / "ab12.journal"
     journal.unlink()
     os.mkfifo(journal)
-    assert there(journal.with_suffix(""), LENGTH) == ([], [])
+    assert there(journal.with_suffix(""), LENGTH) == (False, [], [])
     with partial(tmp_path) as two:
         assert two.extents == []
         two.write(0, aligned(DATA[:PAGE], 0))

@@ -255,11 +255,26 @@ def test_a_start_that_cannot_be_counted_ends_the_trial(on_trial, monkeypatch):
     full(monkeypatch)
     on_trial.boot = "second"
     found = on_trial.trials.recover(on_trial.now)
-    assert found.rolled_back == "nothing can be noted of its trial: No space left on device"
+    assert found.rolled_back == "its start cannot be noted: No space left on device"
     assert on_trial.versions() == ("2.0.0", "1.0.0")
     monkeypatch.undo()
     assert on_trial.trials.recover(on_trial.now).rolled_back is None
     assert on_trial.trials.journal.trial is None
+
+
+def test_what_else_cannot_be_noted_does_not(two_models, monkeypatch):
+    """As that another release could not be tried: what is on trial is healthy all the same."""
+    site = two_models
+    site.trials.healthy()
+    site.trials.begin({"other": site.stage(OTHER_TWO)})
+    running = site.versions()
+    full(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        site.trials.recover(site.now)
+    assert site.versions() == running
+    monkeypatch.undo()
+    assert site.trials.recover(site.now).rolled_back is None
+    assert site.trials.on_trial()
 
 
 def test_so_it_does_not_where_nothing_ran_before(tmp_path, monkeypatch):

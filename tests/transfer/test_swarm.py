@@ -264,7 +264,7 @@ def test_what_is_asked_of_the_repository_is_told_before(tmp_path):
 
     def look(data: bytes) -> bytes:
         path = device.store.partial_path(BLOB.sha256)
-        told.append(partial.there(path, BLOB.length)[1])
+        told.append(partial.there(path, BLOB.length)[2])
         return data
 
     with scene(tmp_path, Host(says()), origin=Host(spoil=look)) as device:

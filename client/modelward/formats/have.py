@@ -23,7 +23,7 @@ class Have:
 
     Attributes:
         neighbour: An id, the same for everybody who asks, so that all share the work out alike.
-        wants: Whether it has the blob, or is fetching it.
+        wants: Whether it has the blob, or is fetching it together with neighbours.
         extents: The parts that it has, as (start, stop), in order and apart.
         coming: Those that it is bringing from the repository, so that nobody else needs to.
     """

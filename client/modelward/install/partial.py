@@ -13,6 +13,7 @@ Lines of the journal:
 - ``checked START STOP``: the same, of bytes that matched a chunk index. Only these are handed on to
   neighbours, who would blame this device for what others sent it.
 - ``coming START STOP``: whoever opened it last has asked the repository for these bytes.
+- ``sharing``, ``alone``: whoever opened it last brings it together with neighbours; no more.
 - ``synced``: everything above is on disk. True for ever.
 
 The journal is no proof. Whoever goes on from here hashes what is there, from the start.
@@ -37,6 +38,7 @@ SYNC = 10.0  # seconds between two syncs: the most that a power cut makes one fe
 _CAP = 64 << 20  # bytes: a longer journal is not believed
 _RECENT = 8  # parts: one is asked for at a time, and the last ones may have failed
 _WRITTEN = frozenset(("wrote", "checked"))
+_SHARED = frozenset(("sharing", "alone"))
 Parts = list[tuple[int, int]]  # of a file, as (start, stop), in order and apart
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -138,6 +140,10 @@ class Partial:
         """Note that bytes were asked for: neighbours need not ask for them, too."""
         self._note(f"coming {start} {stop}")
 
+    def share(self, *, begins: bool) -> None:
+        """Note that it is brought together with neighbours from now on, or no more."""
+        self._note("sharing" if begins else "alone")
+
     def read(self, offset: int, buffer: memoryview) -> bool:
         """Fill a buffer with what was written at an offset; tell whether it can still be read."""
         try:
@@ -184,16 +190,19 @@ def journal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}{JOURNAL}")
 
 
-def there(path: Path, length: int) -> tuple[Parts, Parts]:
-    """Return which parts of a file that another process brings were checked, and which are coming.
+def there(path: Path, length: int) -> tuple[bool, Parts, Parts]:
+    """Tell what another process has of a file that it brings.
 
     Args:
         path: The file.
         length: Its length.
+
+    Returns:
+        Whether it is brought together with neighbours; which parts were checked, and are coming.
     """
     text, boot = _text(journal_of(path)), _boot_id()
     here = believed(text, boot, length, frozenset(("checked",)))
-    return here, asked_for(text, boot, length, here)
+    return _is_shared(text, boot), here, asked_for(text, boot, length, here)
 
 
 def _text(journal: Path) -> str:
@@ -218,8 +227,7 @@ def asked_for(journal: str, boot: str, length: int, here: Parts) -> Parts:
         length: The file's length.
         here: The parts that are there.
     """
-    _, begun, since = journal.rpartition(f"boot {boot}\n")
-    asked = [line for line in since.split("\n")[:-1] if line.startswith("coming ")] if begun else []
+    asked = [line for line in _since(journal, boot) if line.startswith("coming ")]
     found: set[tuple[int, int]] = set()
     for line in asked[-_RECENT:]:
         match line.split(" "):
@@ -231,6 +239,16 @@ def asked_for(journal: str, boot: str, length: int, here: Parts) -> Parts:
         if (coming[-1][1] if coming else 0) <= first < last <= length and not is_here:
             coming.append((first, last))
     return coming
+
+
+def _is_shared(journal: str, boot: str) -> bool:
+    return [word for word in _since(journal, boot) if word in _SHARED][-1:] == ["sharing"]
+
+
+def _since(journal: str, boot: str) -> list[str]:
+    """Return the lines of whoever opened a file last, in this run of the kernel."""
+    _, begun, since = journal.rpartition(f"boot {boot}\n")
+    return since.split("\n")[:-1] if begun else []
 
 
 def believed(

@@ -137,7 +137,7 @@ class Trials:
             if journal != before:
                 self._journals.save(journal)
         except OSError as error:
-            recovered = self._give_up(journal, error, now)
+            recovered = self._without_a_note(before, journal, error, now)
         else:
             recovered = self._carry_on(journal, now)
         # One copy is enough to go on with; and to go back needs none.
@@ -205,16 +205,26 @@ class Trials:
             return Recovered(rolled_back=reason)
         return Recovered()
 
-    def _give_up(self, journal: Journal, error: OSError, now: datetime) -> Recovered:
-        """Go back from a trial of which nothing can be noted: nobody would count the starts.
+    def _without_a_note(
+        self, before: Journal, journal: Journal, error: OSError, now: datetime
+    ) -> Recovered:
+        """Do what can be done where the journal cannot be written, as on a full disk.
+
+        A start during a trial that cannot be counted ends it: what fills the disk may be what is
+        on trial. What nothing needs any more, after a trial that is over, makes room.
 
         Raises:
-            OSError: Nothing is on trial, there is nothing to go back to, or that cannot be done.
+            OSError: That is not so, there is nothing to go back to, or it cannot be done.
         """
         trial = journal.trial
-        if trial is None or trial.phase is not Phase.TRIAL or not trial.good:
+        if trial is None:
+            self._slots.retire(self.kept())
+            self._journals.save(journal)
+            return Recovered()
+        started = before.trial is not None and trial.starts > before.trial.starts
+        if not started or not trial.good:
             raise error
-        reason = f"nothing can be noted of its trial: {error.strerror}"
+        reason = f"its start cannot be noted: {error.strerror}"
         self.roll_back(reason, now)
         return Recovered(rolled_back=reason)
 
@@ -386,12 +396,18 @@ class Trials:
         try:
             self._journals.save(journal)
         except OSError:
-            # A full disk forgets why; that must not keep a bad model running.
+            # A full disk may forget why; that must not keep a bad model running.
             with contextlib.suppress(OSError):
                 self._slots.switch(trial.good)
-            if pin or self._slots.installed().number != trial.good:
+            if self._slots.installed().number != trial.good:
                 raise
-            return self._slots.installed()
+            try:
+                self._slots.retire([good])  # what did not work makes room, if nobody has it open
+                self._journals.save(journal)
+            except OSError:
+                if pin:
+                    raise
+                return good
         return self._finish_return(journal)
 
     def go_back(self, slots: Mapping[str, Slot], reason: str) -> Installed:

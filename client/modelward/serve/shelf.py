@@ -102,8 +102,10 @@ class Shelf:
                 length = path.lstat().st_size
             except OSError:
                 continue
-            here, coming = ([(0, length)], []) if is_whole else self._there(path, length)
-            return Have(self.neighbour, wants=True, extents=tuple(here), coming=tuple(coming))
+            wants, here, coming = (
+                (True, [(0, length)], []) if is_whole else self._there(path, length)
+            )
+            return Have(self.neighbour, wants=wants, extents=tuple(here), coming=tuple(coming))
         return Have(self.neighbour)
 
     def checkpoint(self) -> bytes | None:
@@ -113,8 +115,8 @@ class Shelf:
             return state.signed.to_bytes() if state else None
         return None
 
-    def _there(self, path: Path, length: int) -> tuple[partial.Parts, partial.Parts]:
-        """Return what is there of a blob that is being fetched, and what is coming.
+    def _there(self, path: Path, length: int) -> tuple[bool, partial.Parts, partial.Parts]:
+        """Return what `partial.there` does of a blob that is being fetched.
 
         All neighbours ask, and ask again for every piece, while its journal grows: of a large blob,
         it would be read all the time. What it said is true until it is begun anew.
@@ -124,7 +126,7 @@ class Shelf:
             try:
                 status = partial.journal_of(path).stat()
             except OSError:
-                return [], []
+                return False, [], []
             known = self._read.get(path)
             if known and known.still_holds(status, now):
                 return known.said
@@ -144,7 +146,7 @@ class Shelf:
             stamp = (status.st_mtime_ns, status.st_size)
             known = self._versions.get(path)
             if known is None or known[0] != stamp:
-                version = json.loads(path.read_bytes())["signed"]["version"]
+                version = json.loads(plain_file.read(path, METADATA_CAP))["signed"]["version"]
                 known = self._versions[path] = (stamp, int(version))
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -157,7 +159,7 @@ class _Read:
 
     status: os.stat_result
     until: float
-    said: tuple[partial.Parts, partial.Parts]
+    said: tuple[bool, partial.Parts, partial.Parts]
 
     def still_holds(self, status: os.stat_result, now: float) -> bool:
         if status.st_ino != self.status.st_ino or status.st_size < self.status.st_size:

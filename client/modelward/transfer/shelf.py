@@ -34,6 +34,10 @@ class Partial(Protocol):
         """Note that bytes were asked for: neighbours need not ask for them, too."""
         ...
 
+    def share(self, *, begins: bool) -> None:
+        """Note that it is brought together with neighbours from now on, or no more."""
+        ...
+
     def read(self, offset: int, buffer: memoryview) -> bool:
         """Fill a buffer with what was written at an offset; tell whether it can still be read."""
         ...

@@ -118,8 +118,12 @@ def gather(  # noqa: PLR0913 - the last three are named
     if not standings:
         return False
     with shelf.partial(blob) as partial:
+        partial.share(begins=True)
         swarm = _Swarm(sources, near, blob, partial, index, progress, is_dear=is_dear)
-        return swarm.run(standings, go_on)
+        try:
+            return swarm.run(standings, go_on)
+        finally:
+            partial.share(begins=False)
 
 
 class _Swarm:
