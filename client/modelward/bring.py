@@ -4,7 +4,7 @@ import errno
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from modelward import activate
@@ -201,17 +201,40 @@ def _check_deadline(device: Device, seconds: float) -> None:
         )
 
 
-def _check_window(device: Device) -> None:
-    """Stop where bytes cost too much at this time of day; what arrived is kept."""
-    windows = device.config.transfer.windows
-    now = device.clock().astimezone()
+def check_window(
+    windows: Sequence[str], time: datetime, only: str, gate: Gate, advice: str
+) -> None:
+    """Stop what is for certain times of day only; what arrived is kept.
+
+    Args:
+        windows: Those, local times; empty for always.
+        time: The time.
+        only: What happens then only, for people.
+        gate: The gate that stops it.
+        advice: What to do.
+
+    Raises:
+        NotNow: It is another time of day.
+    """
+    now = time.astimezone()
     if windows and not window.inside(windows, now):
         raise NotNow(
-            f"it is {now:%H:%M}, and large files are fetched at {', '.join(windows)} only",
-            "wait, or set `windows` in [transfer] of modelward.toml",
-            Gate.FETCH,
+            f"it is {now:%H:%M}, and {only} at {', '.join(windows)} only",
+            advice,
+            gate,
             math.ceil(window.opens_in(windows, now)),
         )
+
+
+def _check_window(device: Device) -> None:
+    """Stop where bytes cost too much at this time of day."""
+    check_window(
+        device.config.transfer.windows,
+        device.clock(),
+        "large files are fetched",
+        Gate.FETCH,
+        "wait, or set `windows` in [transfer] of modelward.toml",
+    )
 
 
 def _digests(release: Release) -> set[str]:

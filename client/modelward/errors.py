@@ -164,7 +164,7 @@ class Busy(Unavailable):
 
 
 class NotNow(Unavailable):
-    """This device's own settings say: later. Nothing is wrong.
+    """This device's own settings, or a rollout's, say: later. Nothing is wrong.
 
     Attributes:
         opens_in: Seconds until they no longer do.

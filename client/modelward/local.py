@@ -169,7 +169,7 @@ def _held(device: Device) -> Iterator[datetime]:
 
 @contextmanager
 def _reporting(device: Device) -> Iterator[None]:
-    """As `report.rollbacks`, which takes a second to load, and is seldom needed."""
+    """As `report.rollbacks`, which loads TUF's library and is seldom needed."""
     try:
         yield
     except RolledBack as error:

@@ -13,9 +13,9 @@ from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops
 from modelward.install.slots import of_this_process
 
-MOST = 64 << 20  # bytes: no metadata has as much
 TO_GO_BACK = ("generations", "slots")  # folders that even that takes
 _FOLDERS = (*TO_GO_BACK, "store", "tuf")  # those that an update takes, and those that it does not
+_MOST = 64 << 20  # bytes: no metadata has as much
 _SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
 
 
@@ -84,7 +84,7 @@ def metadata(device: Device) -> dict[str, str]:
         with contextlib.suppress(OSError):  # a link to nothing
             status = path.stat()
             kind = stat.S_IFMT(status.st_mode)
-            if kind not in (stat.S_IFREG, stat.S_IFDIR) or status.st_size > MOST:
+            if kind not in (stat.S_IFREG, stat.S_IFDIR) or status.st_size > _MOST:
                 fsops.remove(path)
                 name = str(path.relative_to(state))
                 found[name] = f"{path} was no metadata, and was removed"

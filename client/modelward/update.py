@@ -3,7 +3,6 @@
 The numbers, names and order are those of docs/gates.md and of every error message.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ from typing import Any
 from modelward import activate, bring, fastpath, intact, ledger, neighbours, report, settings
 from modelward.bring import Watch
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, NotNow, Refused
+from modelward.errors import Gate, ModelwardError, Refused
 from modelward.examine import Examined, at_gate, look_inside
-from modelward.formats import strict, window
+from modelward.formats import strict
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.installed import Installed, Slot
@@ -340,15 +339,9 @@ def _come_to_rest(visit: Visit, models: Sequence[str], installed: Installed) -> 
 
 
 def _check_window(windows: Sequence[str], time: datetime) -> None:
-    """Stop where fetching has outlasted the window that it began in; what arrived is kept."""
-    now = time.astimezone()
-    if windows and not window.inside(windows, now):
-        raise NotNow(
-            f"it is {now:%H:%M}, and this device may change at {', '.join(windows)} only",
-            "wait: what has arrived is kept",
-            Gate.INSTALL,
-            math.ceil(window.opens_in(windows, now)),
-        )
+    """Stop where fetching has outlasted the window that it began in."""
+    advice = "wait: what has arrived is kept"
+    bring.check_window(windows, time, "this device may change", Gate.INSTALL, advice)
 
 
 def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watch) -> Installed:
