@@ -27,7 +27,7 @@ from modelward.transfer import fetch
 from modelward.transfer.board import Board
 from modelward.transfer.fetch import fetch_blob, fetch_small
 from modelward.transfer.pace import Patience
-from modelward.transfer.pieces import PIECE
+from modelward.transfer.pieces import HALF, PIECE
 from modelward.transfer.sources import SMALL, Kind, Sources, blob_path
 from tests.transfer import serving as faults
 from tests.transfer.fakes import FakeReader, FakeSource
@@ -215,7 +215,7 @@ def test_disk_that_fails(store, monkeypatch, connections):
     monkeypatch.undo()
     with serving(BlobServer(data)) as sources:  # somebody made room: goes on from there
         fetch_blob(sources, blob_of(data), store)
-        assert sum(sources.received().values()) <= len(data) - 4 * PIECE
+        assert sum(sources.received().values()) <= len(data) - 4 * HALF
     assert store.is_intact(blob_of(data))
 
 
@@ -374,7 +374,7 @@ def test_liar_wastes_one_piece_where_there_is_an_index(store):
 
 
 def test_liar_is_asked_for_no_piece_again_by_another_connection(store):
-    data = DATA[: PIECE - 1]
+    data = DATA[: HALF - 1]
     liar, honest = BlobServer(data, always=faults.corrupt()), BlobServer(data, rate=2e6)
     with serving(liar, honest) as sources:
         fetch_blob(sources, blob_of(data), store, index_of(data), connections=8)

@@ -10,18 +10,27 @@ up, so that a slow source costs no more than the piece it is at.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Condition, RLock
 
 from modelward.transfer.pace import Clock
 from modelward.transfer.pieces import PIECE, Attempt, Extent, Piece
 from modelward.transfer.sources import Standing
 
-WINDOW = 12  # pieces
-RUN = 4  # pieces asked for at a time, where there are several sources
+WINDOW = 16  # pieces
+BEHIND = 2  # pieces of one connection that arrived and are not on disk yet
+RUN = 8  # pieces asked for at a time, where there are several sources
 FAR = 4  # times as fast: whoever is that much slower sits out
 STALL = 1.0  # seconds without a byte after which a connection is not as fast as it was
 _POLL = 0.05  # seconds: how often those who wait look at the clock
+
+
+def room(connections: int) -> int:
+    """Return for how many pieces so many connections need memory, however short the pieces are.
+
+    All of the window may be about to be hashed, while what was is not written yet.
+    """
+    return WINDOW + (BEHIND + 1) * connections
 
 
 @dataclass(eq=False)
@@ -37,6 +46,7 @@ class Connection:
         resting: Whether it sits out after a failure.
         next: Where, in what it asked for, the first piece begins that is not in the window yet.
         stop: Where what it asked for ends.
+        behind: The pieces that it brought and that are not on disk yet.
     """
 
     number: int
@@ -47,6 +57,7 @@ class Connection:
     resting: bool = False
     next: int = 0
     stop: int = 0
+    behind: list[Piece] = field(default_factory=list)
 
     @property
     def source(self) -> int:
@@ -66,7 +77,7 @@ class Board:
         extents: The parts of the file, in order.
         here: What is on disk already, as (start, stop), in order and apart.
         length: Its length.
-        buffers: Memory for pieces: one each for `WINDOW` and for every connection.
+        buffers: Memory for pieces, see `room`.
         clock: Monotonic seconds.
 
     Attributes:
@@ -168,7 +179,7 @@ class Board:
                         return None  # the rest of the stream is another's, or has to wait
                 elif piece.arrived or me.number not in (piece.owner, piece.rival):
                     return None
-                else:
+                elif self._may_begin(me, piece):
                     me.waiting, me.heard = False, self._clock()
                     return piece, self._attempt(me, piece, offset)
                 self._fetchers.wait(_POLL)
@@ -205,7 +216,8 @@ class Board:
             piece.data, piece.arrived = attempt, True
             self.received += piece.length
             self._unwritten += 1
-            me.waiting = True  # to write it
+            me.behind.append(piece)
+            me.waiting = True  # for its next one
             piece.owner = me.number
             if self._first_is_here():
                 self._hasher.notify()
@@ -217,6 +229,9 @@ class Board:
         with self._lock:
             piece.written = True
             self._unwritten -= 1
+            for connection in self._connections.values():
+                if piece in connection.behind:
+                    connection.behind.remove(piece)
             self._free_data(piece)
             self._fetchers.notify_all()
             if not self._unwritten:
@@ -325,6 +340,12 @@ class Board:
                 return piece
         return None
 
+    @staticmethod
+    def _may_begin(me: Connection, piece: Piece) -> bool:
+        """Tell whether a kill costs a connection no more than a chunk if it begins a piece now."""
+        behind = sum(each.length for each in me.behind)
+        return len(me.behind) < BEHIND and behind + piece.length <= PIECE
+
     def _first_is_here(self) -> bool:
         return bool(self._window) and self._window[0].arrived
 
@@ -392,7 +413,7 @@ class Board:
                 return None  # not even its own rate is known
             rate = owner.rate_now(now)
             if not rate:
-                rate = PIECE / max(now - piece.begun, 1e-3) if piece.begun else 0.0
+                rate = piece.length / max(now - piece.begun, 1e-3) if piece.begun else 0.0
             if rate and me.rate and piece.length / rate < 2 * piece.length / me.rate + 0.05:
                 return None
             return piece

@@ -3,23 +3,25 @@
 The whole file's SHA-256 is always computed, in order, alongside the receiving (docs/adr/0010). A
 chunk index says which source delivered what was wrong, and is believed in nothing else.
 
-One thread a connection receives and writes, and the caller's hashes: sockets, files and digests
-all let go of the interpreter's lock. While a piece is written, the kernel receives the next.
+One thread a connection receives, one writes, and the caller's hashes: sockets, files and digests
+all let go of the interpreter's lock. A connection is never more than a chunk ahead of the disk, so
+that this is what a kill costs.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock, Thread
+from queue import SimpleQueue
+from threading import Thread
 from typing import ParamSpec
 
 from modelward.errors import NoRanges, Refused, Unavailable
 from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.release import Blob
 from modelward.transfer import one_stream, pieces
-from modelward.transfer.board import STALL, WINDOW, Board, Connection
-from modelward.transfer.pieces import PIECE, Attempt, Piece
+from modelward.transfer.board import STALL, Board, Connection, room
+from modelward.transfer.pieces import HALF, PIECE, Attempt, Piece
 from modelward.transfer.shelf import Partial, Shelf
 from modelward.transfer.sources import (
     SMALL,
@@ -230,7 +232,9 @@ class _Transfer:
         self._go_on = go_on
         here = partial.extents
         self._extents = (
-            pieces.plain(blob.length, here) if index is None else pieces.indexed(index, here)
+            pieces.plain(blob.length, here, HALF)
+            if index is None
+            else pieces.indexed(index, here, HALF)
         )
         self._here = here
         self._readers: dict[int, Reader] = {}
@@ -238,7 +242,7 @@ class _Transfer:
         self._givers: set[int] = set()
         self._standings: dict[int, Standing] = {}
         self._counts: dict[int, int] = {}  # bytes that each connection brought
-        self._writing = Lock()
+        self._arrived: SimpleQueue[tuple[Piece, memoryview] | None] = SimpleQueue()
         self._cut: set[int] = set()  # connections that were hung up on: their failing says little
         self.suspects: dict[int, Refused] = {}  # sources that contradicted the index, and how
 
@@ -260,12 +264,11 @@ class _Transfer:
             Unavailable: Not enough of them delivered.
         """
         self._standings = {standing.order: standing for standing in standings}
-        room = WINDOW + len(standings)  # however short pieces are: all may be about to be hashed
         self._board = board = Board(
             self._extents,
             self._here,
             self._blob.length,
-            self._partial.buffers(room, PIECE),
+            self._partial.buffers(room(len(standings)), PIECE),
             self._sources.clock,
         )
         connections = [Connection(number, each) for number, each in enumerate(standings)]
@@ -273,22 +276,27 @@ class _Transfer:
             board.join(connection)
         if not connections:
             board.stop(self._sources.nobody_left())
+        writer = Thread(target=self._write, name="modelward-write", daemon=True)
         receivers = [
             Thread(target=self._receive, args=(each,), name="modelward-receive", daemon=True)
             for each in connections
         ]
-        for receiver in receivers:
-            receiver.start()
+        writer.start()
         try:
+            for receiver in receivers:
+                receiver.start()
             return self._hash()
         finally:
             board.stop()
             board.settle()  # from here on, only this thread writes
+            self._arrived.put(None)
+            writer.join()
             for number, reader in tuple(self._readers.items()):
                 self._cut.add(number)
                 reader.close()  # wakes up who waits for a source that is not needed any more
             for receiver in receivers:
-                receiver.join(PARTING)
+                if receiver.is_alive():
+                    receiver.join(PARTING)
             self._keep_beginnings()
             board.clear()  # who still waits for an answer keeps the board, for as long as that
 
@@ -346,6 +354,23 @@ class _Transfer:
                 view = self._view(piece, attempt)[: attempt.filled]
                 with suppress(OSError):
                     self._partial.write(piece.extent.start, view)
+
+    # --- the thread that writes
+
+    def _write(self) -> None:
+        """Write what arrives until all is over, or until the disk takes no more."""
+        is_able = True
+        while (arrived := self._arrived.get()) is not None:
+            piece, view = arrived
+            try:
+                if is_able:
+                    checked = bool(piece.extent.chunks)
+                    self._partial.write(piece.extent.start, view, checked=checked)
+            except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+                is_able = False
+                self._board.stop(error)  # before it counts as written
+            finally:
+                self._board.wrote(piece)
 
     # --- one thread a connection
 
@@ -457,19 +482,9 @@ class _Transfer:
             return False
         seconds = clock() - began
         if board.arrived(me, piece, attempt, seconds * piece.length / (piece.length - had)):
-            self._write(piece, view)
+            self._arrived.put((piece, view))
             self._sources.delivered(me.standing, piece.length - had, seconds)
         return True
-
-    def _write(self, piece: Piece, view: memoryview) -> None:
-        try:
-            with self._writing:
-                self._partial.write(piece.extent.start, view, checked=bool(piece.extent.chunks))
-        except BaseException as error:
-            self._board.stop(error)  # before it counts as written
-            raise
-        finally:
-            self._board.wrote(piece)
 
     def _view(self, piece: Piece, attempt: Attempt) -> memoryview:
         return self._partial.place(attempt.buffer, piece.extent.start, piece.length)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from modelward.formats.chunks import MAX_CHUNK, Chunk
 
-PIECE = MAX_CHUNK  # bytes: no larger than a chunk; one a connection is lost at most
+PIECE = MAX_CHUNK  # bytes: no larger than a chunk; as many are lost at most, by each connection
+HALF = PIECE // 2  # bytes of a piece, so that one is received while another is written
 
 
 class Extent(NamedTuple):
@@ -29,27 +30,30 @@ class Extent(NamedTuple):
     chunks: tuple[Chunk, ...] = ()
 
 
-def plain(length: int, here: Sequence[tuple[int, int]]) -> Iterator[Extent]:
+def plain(length: int, here: Sequence[tuple[int, int]], most: int = PIECE) -> Iterator[Extent]:
     """Cut a file of which there is no index.
 
     Args:
         length: Its length.
         here: What is on disk already, as (start, stop), in order and apart.
+        most: Bytes of a piece.
     """
     position = 0
     for start, stop in [*here, (length, length)]:
         while position < start:
-            end = min(start, (position // PIECE + 1) * PIECE)
+            end = min(start, (position // most + 1) * most)
             yield Extent(position, end, is_here=False)
             position = end
         while position < stop:  # small enough to be read in one go
-            end = min(stop, (position // PIECE + 1) * PIECE)
+            end = min(stop, (position // most + 1) * most)
             yield Extent(position, end, is_here=True)
             position = end
 
 
-def indexed(chunks: Iterable[Chunk], here: Sequence[tuple[int, int]]) -> Iterator[Extent]:
-    """Cut a file along its chunks; small ones that are next to each other go together."""
+def indexed(
+    chunks: Iterable[Chunk], here: Sequence[tuple[int, int]], most: int = PIECE
+) -> Iterator[Extent]:
+    """Cut a file along its chunks; those next to each other go together, up to `most` bytes."""
     remaining = iter([*here, (1 << 62, 1 << 62)])
     start, stop = next(remaining)
     group: list[Chunk] = []
@@ -59,7 +63,7 @@ def indexed(chunks: Iterable[Chunk], here: Sequence[tuple[int, int]]) -> Iterato
         while stop < end:
             start, stop = next(remaining)
         is_here = start <= chunk.offset
-        if group and (group_is_here != is_here or end - group[0].offset > PIECE):
+        if group and (group_is_here != is_here or end - group[0].offset > most):
             yield _extent(group, is_here=group_is_here)
             group = []
         group.append(chunk)
