@@ -99,12 +99,26 @@ def run(args: Sequence[str]) -> int:
     except ModelwardError as error:
         _show(error, output)
         return error.exit_code
+    except OSError as error:
+        failure = ModelwardError(
+            _reason(error), "check permissions and free space, then run it again"
+        )
+        _show(failure, output)
+        return failure.exit_code
     return result if isinstance(result, int) else ExitCode.DONE
 
 
 def main() -> None:
     """Run the command that the process was started with."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _reason(error: OSError) -> str:
+    """Return what went wrong; of a copied folder, with the first file only."""
+    match error.args:
+        case [[(_, where, why), *_]]:  # a shutil.Error
+            return f"{where}: {why}"
+    return str(error)
 
 
 def _show(error: ModelwardError, output: Output) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,25 @@ def test_counters_rise_whatever_the_version_says(site: Site, tmp_path: Path) -> 
         folder = make_folder(tmp_path / version, version.encode())
         done = site.run("release", "alpha", version, folder, "--json")
         assert done.json["release"]["counter"] == number
+
+
+def test_a_disk_that_takes_no_more_is_said(site: Site, tmp_path: Path) -> None:
+    """Here a limit on the size of files; and what is run again goes on from there."""
+    folder = make_folder(tmp_path / "large", os.urandom(1 << 20))
+    before = files_of(site.directory)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+
+    started = site.start("release", "alpha", "1.0", folder, "--json", preexec_fn=limit)
+    out, err = started.communicate(timeout=60)
+    failure = json.loads(out)
+    assert started.returncode == ExitCode.ERROR
+    assert "File too large" in failure["reason"]
+    assert "run it again" in failure["advice"]
+    assert "Traceback" not in err
+    assert files_of(site.directory) == before
+    site.release("alpha", "1.0", folder)
 
 
 def test_the_same_release_again_changes_nothing(site: Site, packed: Packed) -> None:

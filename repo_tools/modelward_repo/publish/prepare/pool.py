@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing.process import parent_process
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import Protocol
 
+from modelward.errors import ModelwardError
 from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.prepare.jobs import Job, run
 
@@ -55,6 +57,7 @@ def do(jobs: Sequence[Job], cache: Cache, watch: Watch, processes: int | None = 
     Raises:
         Refused: A file is not what it was when it was hashed.
         OSError: A file could not be read or written.
+        ModelwardError: A process was killed from outside.
     """
     processors = os.cpu_count() or 1
     processes = min(processes or max(LEAST_PROCESSES, processors), len(jobs))
@@ -101,7 +104,13 @@ def _finish(
 ) -> None:
     for future in done:
         job = running.pop(future)
-        future.result()
+        try:
+            future.result()
+        except BrokenProcessPool as error:
+            raise ModelwardError(
+                "a process that prepares files was killed, perhaps because memory ran out",
+                "run the same command again, it goes on from there; `--jobs 1` takes least memory",
+            ) from error
         watch.ends(job)
 
 

@@ -1,12 +1,14 @@
 """Jobs in processes: what fails in one is said as it is, and ends the others."""
 
 import multiprocessing
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from modelward.errors import Refused
+from modelward.errors import ModelwardError, Refused
 from modelward.formats.release import Blob
 from modelward_repo.publish.cache import Cache
 from modelward_repo.publish.prepare import pool
@@ -54,4 +56,22 @@ def test_what_fails_ends_all(
     if isinstance(caught.value, Refused):
         assert caught.value.gate is not None
     assert not watch.ended
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_said(tmp_path: Path) -> None:
+    """As the kernel does where memory runs out."""
+
+    def kill() -> None:
+        while not (processes := multiprocessing.active_children()):
+            time.sleep(0.01)
+        processes[0].kill()
+
+    endless = [job(tmp_path / "long", FOR_EVER, name) for name in ("1st", "2nd")]
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ModelwardError, match="was killed") as caught:
+        pool.do(endless, Cache(tmp_path / "cache"), Quiet(), 2)
+    killer.join()
+    assert "--jobs 1" in caught.value.advice
     assert not multiprocessing.active_children()
