@@ -8,6 +8,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from contextlib import suppress
@@ -216,6 +217,38 @@ def test_disk_that_fails(store, monkeypatch, connections):
     with serving(BlobServer(data)) as sources:  # somebody made room: goes on from there
         fetch_blob(sources, blob_of(data), store)
         assert sum(sources.received().values()) <= len(data) - 4 * HALF
+    assert store.is_intact(blob_of(data))
+
+
+@pytest.mark.parametrize("connections", [1, 3])
+@pytest.mark.parametrize("has_index", [True, False], ids=["index", "no index"])
+def test_slow_disk_is_a_chunk_behind_each_connection(store, monkeypatch, connections, has_index):
+    """That is what a kill costs."""
+    data = some_data(12 * PIECE)
+    index = index_of(data, PIECE) if has_index else None
+    told: list[int] = []
+    is_free = threading.Event()
+    whole = Partial.write
+
+    def write(self, offset, view, **how):
+        is_free.wait()
+        whole(self, offset, view, **how)
+
+    monkeypatch.setattr(Partial, "write", write)
+    with serving(BlobServer(data)) as sources:
+        bringing = threading.Thread(
+            target=fetch_blob,
+            args=(sources, blob_of(data), store, index, told.append),
+            kwargs={"connections": connections},
+        )
+        bringing.start()
+        until = time.monotonic() + 10
+        while sum(told) < connections * PIECE and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        assert sum(told) == connections * PIECE
+        is_free.set()
+        bringing.join()
     assert store.is_intact(blob_of(data))
 
 
