@@ -6,6 +6,9 @@ import mmap
 import os
 import resource
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from threading import Thread
@@ -217,6 +220,57 @@ def test_touched_but_not_changed_while_open(site):
     with modelward.open_model(MODEL, site.state) as model:
         site.file("model.onnx").touch()
         assert model.read("model.onnx") == ONE.content["model.onnx"]
+
+
+@pytest.mark.parametrize("shows", [False, True], ids=["not sealed", "sealed"])
+def test_read_by_several_at_once(site, monkeypatch, shows):
+    """By threads, while another process has the same open file, and with it where that stands."""
+    monkeypatch.setattr(verified, "make_writes_show", lambda _: shows)
+    monkeypatch.setattr(verified, "SETTLED", 0)
+    content = os.urandom(1 << 20)
+    site.install(chain("4.0.0", 4, **{"model.onnx": content}))
+    with modelward.open_model(MODEL, site.state) as model:
+        shared = model.files["model.onnx"].fileno()
+        to_its_end = f"import os\nprint(flush=True)\nwhile True: os.lseek({shared}, 0, os.SEEK_END)"
+        with (
+            subprocess.Popen(
+                [sys.executable, "-c", to_its_end], pass_fds=[shared], stdout=subprocess.PIPE
+            ) as other,
+            ThreadPoolExecutor(4) as threads,
+        ):
+            assert other.stdout is not None
+            other.stdout.readline()
+            try:
+                found = list(threads.map(model.read, ["model.onnx"] * 200))
+            finally:
+                other.kill()
+        assert all(data == content for data in found)
+    assert not AlarmStore(site.state, {}).pending()
+
+
+def test_reading_leaves_the_file_where_it_stands(site):
+    with modelward.open_model(MODEL, site.state) as model:
+        file = model.files["model.onnx"]
+        head = file.read(3)
+        assert model.read("model.onnx") == ONE.content["model.onnx"]
+        assert head + file.read() == ONE.content["model.onnx"]
+
+
+def test_cut_off_while_open(site):
+    with modelward.open_model(MODEL, site.state) as model:
+        path = site.file("model.onnx").resolve()
+        path.chmod(0o600)
+        os.truncate(path, 1)
+        with pytest.raises(Refused, match="written to while it was open"):
+            model.read("model.onnx")
+
+
+def test_nothing_is_read_once_it_is_closed(site):
+    with modelward.open_model(MODEL, site.state) as model:
+        pass
+    with pytest.raises(ValueError, match="closed file"):
+        model.read("model.onnx")
+    assert not AlarmStore(site.state, {}).pending()
 
 
 # --- what is not hashed again ---------------------------------------------------------------------

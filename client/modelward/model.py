@@ -16,7 +16,7 @@ from modelward.formats.tampering import Tampering
 from modelward.install import seals
 from modelward.install.alarms import AlarmStore
 from modelward.install.boot import boot_id
-from modelward.install.opened import look
+from modelward.install.opened import content, look
 from modelward.install.seals import Seals
 from modelward.install.slots import Slots
 from modelward.install.store import Store
@@ -36,7 +36,8 @@ class Model:
         version: The version that is open.
         fallback: Whether this is the version before, because the current one was tampered with, or
             is parted from one that was.
-        files: Open binary files by path inside the release.
+        files: Open binary files by path inside the release. Threads and forked processes share
+            where one stands: for several at once there is `read`, or `os.pread`.
     """
 
     def __init__(
@@ -54,16 +55,17 @@ class Model:
         """Return a file's content.
 
         If the file has changed since it was opened, or was opened with ``strict``, the very bytes
-        that are returned are hashed.
+        that are returned are hashed. Threads, and processes forked since it was opened, may read
+        at the same time.
 
         Raises:
             KeyError: The release has no such file.
             Refused: Somebody wrote to the file while it was open.
         """
         entry = self._entries[path]
-        entry.file.seek(0)
-        data = entry.file.read()
-        suspicious = self._origin.strict or look(entry.file.fileno()) != entry.look
+        data = content(entry.file.fileno())
+        now = look(entry.file.fileno())  # fails if it was closed, and its number another file's
+        suspicious = self._origin.strict or now != entry.look or len(data) != now.size
         if suspicious and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise self._origin.alarm(self._slot, f"{path} was written to while it was open")
         return data
