@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import modelward
-from modelward import follow
+from modelward import follow, reload
 from modelward import model as model_module
 from modelward.errors import ExitCode, Gate, Refused, UsageError
 from modelward.install import verified
@@ -27,6 +28,7 @@ from modelward.install.hashing import digests
 from modelward.install.opened import Folder
 from modelward.install.verified import Verifier
 from tests.install.site import MODEL, Site, chain
+from tests.simulator.chain import HonestChain
 
 ONE, TWO, THREE = (chain(f"{number}.0.0", number) for number in (1, 2, 3))
 
@@ -474,6 +476,73 @@ def test_watch(site, caplog):
     assert "does not suit us" in caplog.text
     site.install(ONE)
     assert versions.empty()
+
+
+@pytest.fixture
+def failing(monkeypatch) -> list[Exception]:
+    """What the next openings by `watch` fail of, from the last to the first."""
+    errors: list[Exception] = []
+    real = reload.open_model
+
+    def open_model(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(reload, "open_model", open_model)
+    return errors
+
+
+def test_watch_tries_again_what_could_not_be_opened(site, failing, monkeypatch, caplog):
+    """An update that comes while the device is short of something is not lost."""
+    monkeypatch.setattr(reload, "PAUSE", 0.01)
+    monkeypatch.setattr(reload, "LONGEST", 0.04)
+    versions: Queue[str] = Queue()
+
+    def load(model: modelward.Model) -> None:
+        with model:
+            versions.put(model.version)
+        if model.version == "2.0.0":
+            raise OSError(errno.EIO, "is the callback's own: no reason to call it again")
+
+    with modelward.watch(MODEL, load, site.state):
+        assert versions.get_nowait() == "1.0.0"
+        failing += [
+            RuntimeError("can't start new thread"),
+            Refused(Gate.INSTALL, "cannot be read"),
+            MemoryError(),
+            OSError(errno.EMFILE, "Too many open files"),
+        ]
+        site.install(TWO)
+        assert versions.get(timeout=10) == "2.0.0"
+        site.install(THREE)
+        assert versions.get(timeout=10) == "3.0.0"
+    assert versions.empty()
+    tries = [message for message in caplog.messages if "not loaded again" in message]
+    assert [message.split()[-2] for message in tries] == ["0.01", "0.02", "0.04", "0.04"]
+
+
+def test_watch_does_not_try_on_and_on(site, failing, monkeypatch, caplog):
+    """It pauses, but neither when another version comes nor when it is stopped."""
+    monkeypatch.setattr(reload, "PAUSE", 600.0)
+    versions: Queue[str] = Queue()
+
+    def fail_to_open(item: HonestChain) -> None:
+        failing.append(MemoryError())
+        site.install(item)
+        while failing:
+            time.sleep(0.01)
+
+    with modelward.watch(MODEL, lambda model: versions.put(model.version), site.state):
+        assert versions.get_nowait() == "1.0.0"
+        fail_to_open(TWO)
+        site.install(THREE)
+        assert versions.get(timeout=10) == "3.0.0"
+        fail_to_open(ONE)
+        started = time.monotonic()
+    assert time.monotonic() - started < 10
+    assert versions.empty()
+    assert caplog.text.count("not loaded again") == 2
 
 
 def test_watch_raises_what_the_first_call_raises(site):

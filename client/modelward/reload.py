@@ -8,11 +8,14 @@ from threading import Event, Thread
 from typing import Self
 
 from modelward import follow
-from modelward.errors import ModelwardError
 from modelward.model import Model
 from modelward.opening import open_model, state_of
 
 Loaded = Callable[[Model], object]
+
+# Seconds from a version that could not be opened to the next try; each failure doubles it.
+PAUSE = 1.0
+LONGEST = 600.0
 
 
 class Watch:
@@ -41,14 +44,36 @@ class Watch:
         self.stop()
 
     def _run(self) -> None:
-        while follow.wait(self._state, {self._name: self._seen}, None, self._stop.wait):
-            self._seen = follow.place(self._state, self._name)
+        while (model := self._next()) is not None:
             try:
-                self._callback(open_model(self._name, self._state, strict=self._strict))
-            except (ModelwardError, OSError):
-                logging.getLogger("modelward").exception("%s was not loaded again", self._name)
-            except Exception:  # the callback's own: the next version may suit it
+                self._callback(model)
+            except Exception:  # its own: the next version may suit it
                 logging.getLogger("modelward").exception("the callback for %s failed", self._name)
+            del model  # how long it stays open is up to the callback
+
+    def _next(self) -> Model | None:
+        """Wait for another version and open it, however many tries that takes; None if stopped."""
+        pause = PAUSE
+        while self._wait(self._seen, None):
+            found = follow.place(self._state, self._name)
+            try:
+                model = open_model(self._name, self._state, strict=self._strict)
+            except Exception:  # what is short now, memory or a thread, need not be so for long
+                logging.getLogger("modelward").exception(
+                    "%s was not loaded again; the next try is in %g s", self._name, pause
+                )
+                another = self._wait(found, pause)
+                pause = PAUSE if another else min(2 * pause, LONGEST)
+            else:
+                self._seen = found
+                return model
+        return None
+
+    def _wait(self, seen: follow.Place, timeout: float | None) -> bool:
+        """Tell whether another folder runs than one that was seen, by then; false once stopped."""
+        return not self._stop.is_set() and follow.wait(
+            self._state, {self._name: seen}, timeout, self._stop.wait
+        )
 
 
 def watch(
@@ -63,6 +88,7 @@ def watch(
     The first call is made before this returns, in the same thread, and what it raises is raised
     here; later ones are made in a thread of their own, and what they raise is logged. Each gets a
     model of its own, opened as `modelward.open_model` does, and closes it when it is done with it.
+    A later version that cannot be opened is logged and tried again, less and less often.
 
     Args:
         name: The model's name.
