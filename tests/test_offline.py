@@ -61,12 +61,18 @@ def bring(world: World, stick: Path, *options: str) -> Done:
     return world.client_here("import", None, str(stick), *options)
 
 
-def cut_off(world: World) -> None:
-    """Let the device's repository be where nobody answers."""
+def set_up(world: World, name: str, value: object) -> None:
+    """Change a setting of the device."""
     file = world.device / "modelward.toml"
     lines = file.read_text().splitlines()
-    kept = [f'repository = "{NOWHERE}"' if "repository =" in line else line for line in lines]
+    changed = f"{name} = {json.dumps(value)}"
+    kept = [changed if line.startswith(f"{name} =") else line for line in lines]
     file.write_text("\n".join(kept) + "\n")
+
+
+def cut_off(world: World) -> None:
+    """Let the device's repository be where nobody answers."""
+    set_up(world, "repository", NOWHERE)
 
 
 def runs(world: World, version: str) -> None:
@@ -184,7 +190,7 @@ def test_a_stick_with_metadata_only_partly_there(world: World) -> None:
     snapshot.unlink()
     done = bring(world, stick)
     assert done.code == ExitCode.UNAVAILABLE
-    assert "make it anew" in done.json["advice"]
+    assert "copy the bundle again" in done.json["advice"]
     (stick / "metadata/timestamp.json").unlink()
     (stick / "bundle.json").unlink()
     assert bring(world, stick).code == ExitCode.USAGE
@@ -227,6 +233,41 @@ def test_a_stick_for_another_model_leaves_this_one_alone(world: World) -> None:
     assert told["models"] == {"tokenizer": "2.0.0"}
     done = bring(world, stick)
     assert done.json["running"] == {"meter-reader": "1.0.0", "tokenizer": "2.0.0"}
+
+
+def test_a_stick_for_another_channel_says_so(world: World) -> None:
+    stick, _ = export(world)
+    set_up(world, "channel", "beta")
+    done = bring(world, stick)
+    assert (done.code, done.json["gate"]) == (ExitCode.UNAVAILABLE, "metadata")
+    assert done.json["advice"] == (
+        "this bundle is for channel stable, and this device follows beta: "
+        "export with `--channel beta`"
+    )
+    assert bring(world, export(world, "--channel", "beta", to="beta")[0]).code == ExitCode.DONE
+
+
+def test_a_stick_without_the_models_that_are_asked_for_says_so(world: World) -> None:
+    world.publish("2.0.0", "tokenizer", offer="stable")
+    world.publish("1.1.0")
+    stick, _ = export(world, "--model", "tokenizer")
+    advice = (
+        "this bundle has tokenizer, and not meter-reader: "
+        "export with `--model meter-reader`, or all models"
+    )
+    assert bring(world, stick, "meter-reader").json["advice"] == advice
+    set_up(world, "models", ["meter-reader"])
+    assert bring(world, stick).json["advice"] == advice
+    assert bring(world, export(world)[0]).json["running"] == {"meter-reader": "1.1.0"}
+
+
+def test_a_copy_of_a_repository_that_is_not_whole_says_so(world: World) -> None:
+    world.publish("1.1.0")
+    copy = world.place / "copy"
+    shutil.copytree(world.repository, copy)
+    for snapshot in copy.glob("metadata/*.snapshot.json"):
+        snapshot.unlink()
+    assert bring(world, copy).json["advice"].startswith("the copy of the repository is not whole")
 
 
 def test_a_logged_repository(tmp_path: Path) -> None:

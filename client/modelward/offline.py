@@ -46,18 +46,19 @@ def bring(  # noqa: PLR0913 - as `modelward.update.update`, and where from
         UsageError: There is no bundle.
     """
     medium = open_medium(path)
+    asked = models or _wanted(device, medium)
     with Sources([medium]) as sources:
         try:
             return update(
                 device,
-                models or _wanted(device, medium),
+                asked,
                 watch,
                 only_check=only_check,
                 keep_waiting=keep_waiting,
                 sources=sources,
             )
         except ModelwardError as error:
-            error.advice = _advice(error, medium, device) or error.advice
+            error.advice = _advice(error, medium, device, asked) or error.advice
             raise
 
 
@@ -90,26 +91,47 @@ def _wanted(device: Device, medium: Medium) -> Sequence[str]:
     return [model for model in offered if model in (device.config.models or offered)]
 
 
-def _advice(error: ModelwardError, medium: Medium, device: Device) -> str:
+def _advice(error: ModelwardError, medium: Medium, device: Device, models: Sequence[str]) -> str:
     """Return what to do about an error that has its reason in what lies on the stick."""
     if error.gate not in (Gate.CLOCK, Gate.METADATA):
         return ""
     if isinstance(error, Unavailable):
-        return "the bundle is not whole: make it anew with `modelward-repo export`"
+        return _advice_if_for_others(medium, device, models)
     if not isinstance(error, Refused):
         return ""
+    export = f"`modelward-repo export --channel {device.config.channel}`"
     stated = _stated(medium)
     floor = device.floors.load().timestamp
     if stated is not None and floor is not None and stated[0] < floor.version:
         return (
             f"the bundle has timestamp {stated[0]}, and this device has seen {floor.version}: it "
-            "is older than what came here since; make it anew with `modelward-repo export`"
+            f"is older than what came here since; make it anew with {export}"
         )
     if stated is not None and stated[1] <= device.clock():
         return (
             f"the bundle could be imported until {strict.rfc3339(stated[1])}: make it anew with "
-            "`modelward-repo refresh`, then `modelward-repo export`; if it is new, set this "
-            "device's clock"
+            f"`modelward-repo refresh`, then {export}; if it is new, set this device's clock"
+        )
+    return ""
+
+
+def _advice_if_for_others(medium: Medium, device: Device, models: Sequence[str]) -> str:
+    """Return what to do about a bundle that was not made for this device: copied anew, it fails."""
+    if medium.index is None:
+        return ""
+    made_for, channel = medium.index.channel, device.config.channel
+    if made_for != channel:
+        return (
+            f"this bundle is for channel {made_for}, and this device follows {channel}: export "
+            f"with `--channel {channel}`"
+        )
+    offered = [model for model, _ in medium.index.models]
+    lacking = [model for model in models or device.config.models if model not in offered]
+    if lacking:
+        wanted = " ".join(f"--model {model}" for model in lacking)
+        return (
+            f"this bundle has {', '.join(offered) or 'no model'}, and not {', '.join(lacking)}: "
+            f"export with `{wanted}`, or all models"
         )
     return ""
 

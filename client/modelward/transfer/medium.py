@@ -164,6 +164,7 @@ class Medium:
         self.name = name
         self._place = place
         self._listed: frozenset[str] = frozenset()
+        self.index: Bundle | None = None
         self.index = self._read_index()
         if self.index is not None:
             self._listed = frozenset(file.path for file in self.index.files)
@@ -212,8 +213,11 @@ class Medium:
         if path in self._listed:
             error = NotFound(f"{self.name} lacks {path}, though its bundle.json lists that")
             error.advice = "the copy is not whole: copy the bundle again"
+            return error
+        error = NotFound(f"{self.name} has no {path}")
+        if self.index is None:
+            error.advice = "the copy of the repository is not whole: copy it again"
         else:
-            error = NotFound(f"{self.name} has no {path}")
             error.advice = (
                 "it was made for devices that have more than this one: export anew, with --have "
                 "and this device's `modelward status --json`"
