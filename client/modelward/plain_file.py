@@ -1,6 +1,7 @@
 """Small files, read whole: never waited for, and never without an end.
 
 Where a file is expected, somebody may have put a pipe, which nobody ever writes to, or `/dev/zero`.
+A stranger's stick may have a device whose opening alone does harm: a watchdog begins to count.
 """
 
 import errno
@@ -9,6 +10,11 @@ import stat
 from pathlib import Path
 
 _BLOCK = 1 << 16  # bytes
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class NotRegularError(OSError):
+    """What is there is not a regular file."""
 
 
 def read(path: Path, cap: int, *, piped: bool = False) -> bytes:
@@ -38,10 +44,41 @@ def check(descriptor: int) -> None:
     """Require that a regular file was opened.
 
     Raises:
-        OSError: It is something else.
+        NotRegularError: It is something else.
     """
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise OSError(errno.EINVAL, "is not a regular file")
+        raise NotRegularError(errno.EINVAL, "is not a regular file")
+
+
+def open_of_stranger(name: str, folder: int) -> int:
+    """Open a file that a stranger may have put there, and nothing but a regular file: no device.
+
+    Args:
+        name: Its name. A link is not followed.
+        folder: The open folder that it is in.
+
+    Returns:
+        A descriptor to read from it.
+
+    Raises:
+        NotRegularError: It is something else, a link for example. It was not opened.
+        OSError: There is none, or it cannot be opened.
+    """
+    found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        check(found)
+        try:
+            return os.open(f"/proc/self/fd/{found}", _FLAGS)
+        except FileNotFoundError:  # there is no /proc: by name, under which it may be another now
+            descriptor = os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=folder)
+    finally:
+        os.close(found)
+    try:
+        check(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def content(descriptor: int, cap: int) -> bytes:

@@ -13,6 +13,7 @@ from modelward.formats.release import Blob
 from modelward.transfer import medium
 from modelward.transfer.medium import Directory, Medium, open_medium
 from modelward.transfer.sources import Kind, blob_path
+from tests.test_plain_file import devices_opened, make_device
 
 DATA = b"weights" * 1000
 BLOB = Blob(hashlib.sha256(DATA).hexdigest(), len(DATA))
@@ -130,6 +131,23 @@ def test_pipes_sockets_folders_and_devices_are_not_read(
     for name in names:
         with pytest.raises(Refused, match="no plain file"):
             source.fetch(f"metadata/{name}", 100)
+
+
+@pytest.mark.attack(11)
+@pytest.mark.parametrize("path", ["bundle.json", "metadata/timestamp.json", "metadata"])
+def test_a_device_is_not_even_opened(
+    stick: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A watchdog's begins to count as it is opened, and starts the machine anew."""
+    if path != "bundle.json":
+        (stick / path).rename(stick.parent / "what was there")
+    make_device(stick / path)
+    opened = devices_opened(monkeypatch)
+    before = descriptors()
+    with pytest.raises(Refused, match="no plain file"):
+        open_medium(stick)
+    assert opened == []
+    assert descriptors() == before
 
 
 @pytest.mark.attack(7)

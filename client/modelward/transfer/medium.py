@@ -2,7 +2,7 @@
 
 Whoever carried the stick here is trusted with nothing, as a server is. What is opened is a plain
 file below the directory, whatever links, pipes or devices somebody put there (attack rows 11, 25),
-and no more of it is read than was asked for.
+and no more of it is read than was asked for. A device is not opened even to see that it is one.
 """
 
 import errno
@@ -14,14 +14,15 @@ from threading import Lock
 from typing import Protocol
 from urllib.parse import unquote
 
+from modelward import plain_file
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable, UsageError
 from modelward.formats import archive, bundle
 from modelward.formats.bundle import Bundle
 from modelward.formats.release import Blob
 from modelward.transfer.sources import Kind, Reader, blob_path
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_LINKED = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENXIO)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LINKED = (errno.ELOOP, errno.EMLINK, errno.ENOTDIR)
 _TIMESTAMP = "metadata/timestamp.json"
 _TIMESTAMP_CAP = 16_384  # bytes
 _ADVICE = "somebody tampered with it: make it anew with `modelward-repo export`"
@@ -86,22 +87,21 @@ class Directory:
         inside = os.dup(self._root)
         try:
             for folder in folders:
-                inner = os.open(folder, _FLAGS | os.O_DIRECTORY, dir_fd=inside)
+                inner = os.open(folder, _FOLDER, dir_fd=inside)
                 os.close(inside)
                 inside = inner
-            descriptor = os.open(name, _FLAGS, dir_fd=inside)
+            descriptor = plain_file.open_of_stranger(name, inside)
+        except plain_file.NotRegularError as error:
+            what = f"has no plain file {path}, but a link, a pipe, a folder or the like"
+            raise _wrong(self._name, what) from error
         except OSError as error:
             if error.errno in _LINKED:
-                what = f"has no plain file {path}, but a link or the like"
+                what = f"has no plain file {path}, but a link or the like on the way to it"
                 raise _wrong(self._name, what) from error
             raise
         finally:
             os.close(inside)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(descriptor)
-            raise _wrong(self._name, f"has no plain file {path}, but a pipe, a folder or the like")
-        return Extent(descriptor, 0, status.st_size, owned=True)
+        return Extent(descriptor, 0, os.fstat(descriptor).st_size, owned=True)
 
     def close(self) -> None:
         """Close the directory."""
