@@ -1,9 +1,11 @@
 """A device serves what it has, to neighbours who may be anybody, and nothing else."""
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import json
+import os
 import socket
 import threading
 import time
@@ -233,11 +235,34 @@ def test_what_is_no_request(guarded, request_):
     assert ask(server.url, "/log/checkpoint")[0] == 200
 
 
-def test_a_port_that_is_taken(guarded, world):
+TAKEN = -1
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "advice"),
+    [
+        ("127.0.0.1", TAKEN, "stop what listens there"),
+        ("127.0.0.1", 99_999, "choose a port from 1 to 65535"),
+        ("192.0.2.77", 0, "choose an address that this machine has"),
+    ],
+)
+def test_where_nobody_can_listen(guarded, world, host, port, advice):
     server, _ = guarded
-    port = int(server.server_address[1])
-    with pytest.raises(UsageError, match="cannot listen on"):
-        Server("127.0.0.1", port, Shelf(Device(load(world.device, {}))), lambda _: None)
+    if port == TAKEN:
+        port = int(server.server_address[1])
+    with pytest.raises(UsageError, match=f"cannot listen on {host}:{port}: ") as told:
+        Server(host, port, Shelf(Device(load(world.device, {}))), lambda _: None)
+    assert advice in told.value.advice
+
+
+def test_a_port_that_this_user_may_not_listen_on(world, monkeypatch):
+    def bind(_: Server) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("socketserver.TCPServer.server_bind", bind)
+    with pytest.raises(UsageError, match="80: Permission denied") as told:
+        Server("127.0.0.1", 80, Shelf(Device(load(world.device, {}))), lambda _: None)
+    assert "from 1024 on" in told.value.advice
 
 
 def test_a_device_without_anything(tmp_path: Path):

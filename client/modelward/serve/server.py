@@ -4,6 +4,7 @@ Python's own, a thread a connection: the guard keeps them few. Files go out by s
 """
 
 import contextlib
+import errno
 import re
 import socket
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Server(ThreadingHTTPServer):
         guard: Ends what is too slow.
 
     Raises:
-        UsageError: The port is taken, or the address is not one of this machine.
+        UsageError: The port is taken or none, or the address is not one of this machine.
     """
 
     daemon_threads = True
@@ -57,10 +58,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise UsageError(
-                f"cannot listen on {host}:{port}: {why}",
-                "stop what listens there, or choose another port (0 takes any free one)",
-            ) from error
+            raise UsageError(f"cannot listen on {host}:{port}: {why}", _advice(error)) from error
 
     @property
     def url(self) -> str:
@@ -211,6 +209,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+
+
+def _advice(error: OSError | OverflowError) -> str:
+    """Return what to do where nobody can listen."""
+    if isinstance(error, OverflowError):
+        return "choose a port from 1 to 65535, or 0 for any that is free"
+    if error.errno == errno.EADDRINUSE:
+        return "stop what listens there, or choose another port (0 takes any free one)"
+    if error.errno == errno.EACCES:
+        return "choose a port from 1024 on: this user may not listen on those below"
+    return "choose an address that this machine has now, or 0.0.0.0 for all of them"
 
 
 def _close(offer: Offer) -> None:
