@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import pytest
 
@@ -16,6 +17,7 @@ from modelward.install.alarms import AlarmStore
 from modelward.install.owner import name_of
 from tests.install.site import MODEL, Site, chain
 from tests.simulator.tuf_repository import TufRepository
+from tests.swarm.devices import Device
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -112,3 +114,32 @@ def test_others_explain_and_verify(world):
             assert done.returncode == ExitCode.DONE, (words, done.stderr, done.stdout)
             mine, theirs = done.stdout.split("----\n")
             assert mine.splitlines()[:2] == theirs.splitlines()[:2]
+
+
+AS_NOBODY_AT_ONCE = f"""
+import os, sys, encodings.idna, zeroconf
+from modelward.cli import main, serve
+from modelward.serve import run
+os.setgroups([])
+os.setgid({NOBODY})
+os.setuid({NOBODY})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_others_serve_and_say_what_they_cannot(world):
+    """On a device that has never served: nobody made `targets/`, and they note no neighbours."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        here = world.copy(Path(folder))
+        device = Device(here.device, program=("-c", AS_NOBODY_AT_ONCE))
+        device.know([], discover=True)
+        before = {path: path.lstat().st_mtime_ns for path in here.device.rglob("*")}
+        with device.serving("127.0.0.1"), urlopen(f"{device.url}/metadata/1.root.json") as answer:
+            assert answer.read() == (here.repository / "metadata/1.root.json").read_bytes()
+        assert {path: path.lstat().st_mtime_ns for path in here.device.rglob("*")} == before
+        assert "no releases are handed on" in device.said
+        assert (
+            f"let {name_of(os.geteuid())}, who owns it, run `modelward serve` once" in device.said
+        )
+        assert device.said.count("whom mDNS finds cannot be noted") == 1

@@ -21,18 +21,22 @@ class Device:
         state: Its state directory.
         within: What its commands are started with, such as `ip netns exec NAME`.
         url: Where it serves its neighbours, once it does.
+        program: What Python is to run.
+        said: What it said on standard error while it served.
     """
 
     state: Path
     within: Command = ()
     url: str = ""
+    program: Command = ("-m", "modelward")
+    said: str = ""
 
     def start(self, command: str, *options: str) -> "subprocess.Popen[str]":
         """Start a command of this device."""
         return subprocess.Popen(
             [
                 *self.within,
-                *(sys.executable, "-m", "modelward", command),
+                *(sys.executable, *self.program, command),
                 *("--state", str(self.state), "--json", *options),
             ],
             env={name: value for name, value in os.environ.items() if "MODELWARD" not in name},
@@ -67,7 +71,7 @@ class Device:
             yield
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            self.said = process.communicate(timeout=20)[1]
         assert process.returncode == 0
 
 

@@ -35,10 +35,14 @@ class TargetStore:
         """Keep targets from now on: somebody may ask for them."""
         fsops.make_directory(self._folder)
 
+    def is_kept(self) -> bool:
+        """Tell whether targets are kept: nobody may ever have asked for that here."""
+        return self._folder.is_dir()
+
     def keep(self, path: str, data: bytes) -> None:
         """Keep what was served under a path, if it is a target that has the digest in its name."""
         sha256 = digest_in(path)
-        if not self._folder.is_dir():
+        if not self.is_kept():
             return  # this device serves nobody
         if sha256 is None or len(data) > MAX_BYTES or self.path(sha256).exists():
             return
