@@ -289,6 +289,18 @@ def test_an_announcement_without_a_port_is_nobody(port):
     assert told[1:] == [()]
 
 
+def test_networks_are_looked_for_until_there_is_one(monkeypatch):
+    monkeypatch.setattr(discovery, "LOOK", 0.01)
+    monkeypatch.setattr(discovery, "_networks", tuple)
+    warned: list[str] = []
+    told: list[tuple[str, ...]] = []
+    with discovery.announced("this", 8648, told.append, warned.append):
+        while len(told) < 5:  # pytest's own time-out ends this
+            pass
+    assert warned == ["this machine has no network"]
+    assert set(told) == {()}
+
+
 def test_mdns_that_is_not_installed(world, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zeroconf", None)
     with (world.device / "modelward.toml").open("a") as file:

@@ -45,6 +45,21 @@ class Network:
         """Return a device's address."""
         return f"10.77.0.{10 + device}"
 
+    def unplug(self, device: int) -> None:
+        """Take a device's cable."""
+        ip("-n", f"{self.name}-{device}", "link", "set", "eth0", "down")
+
+    def forget(self, device: int) -> None:
+        """Take all addresses of a device, its loop's too."""
+        for link in ("lo", "eth0"):
+            ip("-n", f"{self.name}-{device}", "addr", "flush", "dev", link)
+
+    def plug_in(self, device: int, address: str) -> None:
+        """Give a device its network back, with some address."""
+        name = f"{self.name}-{device}"
+        ip("-n", name, "addr", "replace", f"{address}/24", "dev", "eth0")
+        ip("-n", name, "link", "set", "eth0", "up")
+
     def sent(self) -> int:
         """Return how many bytes went over the uplink towards the devices, headers and all."""
         shown = json.loads(ip("-n", f"{self.name}-up", "-s", "-j", "link", "show", "eth0"))

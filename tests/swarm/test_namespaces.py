@@ -95,13 +95,62 @@ def test_devices_find_each_other(tmp_path):
             for number, device in enumerate(made):
                 stack.enter_context(device.serving(net.address(number)))
             for device, other in zip(made, made[::-1], strict=True):
-                while _found(device) != [other.url]:  # pytest's own time-out ends this
-                    time.sleep(0.1)
+                _wait_for(device, other.url)
             update_all(made[:1])
             before = net.sent()
             update_all(made[1:])
             assert net.sent() - before < 500_000
         assert not (made[0].state / "neighbours.json").exists()
+
+        assert not any(device.said for device in made)
+
+
+@pytest.mark.parametrize("missing", ["cable", "address"])
+def test_devices_find_each_other_wherever_they_are_by_then(tmp_path, missing):
+    """Started without a network, which comes later; then one gets another address."""
+    pytest.importorskip("zeroconf")
+    with network(2, "16mbit") as net:
+        made = [
+            Device(tmp_path / f"device-{n}", net.within(n), program=("-c", LOOKS_OFTEN))
+            for n in range(2)
+        ]
+        root = make_site(tmp_path, 1_000).directory / "metadata/1.root.json"
+        for number, device in enumerate(made):
+            device.init("http://127.0.0.1:9", root)
+            device.know([], discover=True)
+            net.unplug(number)
+            if missing == "address":
+                net.forget(number)
+        with ExitStack() as stack:
+            for device in made:
+                stack.enter_context(device.serving("0.0.0.0"))
+            ports = [device.url.rpartition(":")[2] for device in made]
+            time.sleep(20)  # mDNS asks at the start, for so long
+            for number in range(2):
+                net.plug_in(number, net.address(number))
+            for number, device in enumerate(made):
+                _wait_for(device, f"http://{net.address(1 - number)}:{ports[1 - number]}")
+            net.forget(1)
+            net.plug_in(1, "10.77.0.99")
+            _wait_for(made[0], f"http://10.77.0.99:{ports[1]}")
+            _wait_for(made[1], f"http://{net.address(0)}:{ports[0]}")
+    for device in made:  # the one that moved may have said it twice
+        assert device.said.count("neighbours cannot be found by mDNS for now") in (1, 2)
+        assert "Traceback" not in device.said
+
+
+LOOKS_OFTEN = """
+import sys
+from modelward.cli import main
+from modelward.serve import discovery
+discovery.LOOK = 0.5
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _wait_for(device: Device, url: str) -> None:
+    while _found(device) != [url]:  # pytest's own time-out ends this
+        time.sleep(0.1)
 
 
 def _found(device: Device) -> list[str]:

@@ -4,44 +4,91 @@ Answers are not trusted: they are addresses to ask. A neighbour that lies is dea
 other source that does.
 """
 
-import ipaddress
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from ipaddress import IPv4Interface, ip_address
+from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import Any
 
 from modelward.errors import UsageError
 
 SERVICE = "_modelward._tcp.local."
 PATIENCE = 3000  # milliseconds to resolve a name
+LOOK = 30.0  # seconds between two looks at this machine's networks
 
 Tell = Callable[[tuple[str, ...]], None]
+Warn = Callable[[str], None]
+Networks = tuple[IPv4Interface, ...]
 
 
 @contextmanager
-def announced(name: str, port: int, tell: Tell) -> Iterator[None]:
+def announced(name: str, port: int, tell: Tell, warn: Warn) -> Iterator[None]:
     """Announce this device, and tell of others whenever they come or go.
+
+    A network may come, go or change at any time: all begins anew on what is there then.
 
     Args:
         name: What tells this device from others; no secret, and no id that is used elsewhere.
         port: The port it serves at.
         tell: Told the addresses of all others, from other threads.
+        warn: Told why nobody can be found for now; once, until somebody can.
 
     Raises:
         UsageError: zeroconf is not installed.
     """
     try:
-        from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
+        import zeroconf  # noqa: F401, PLC0415 - an extra
     except ImportError as error:
         raise UsageError(
             "finding neighbours takes zeroconf, which is not installed",
             "install modelward[mdns], or name neighbours by `urls` in [neighbours]",
         ) from error
-    zeroconf = Zeroconf()
-    own = f"{name}.{SERVICE}"
+    over = Event()
+    thread = Thread(
+        target=_announce, args=(name, port, tell, warn, over), name="modelward-mdns", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _announce(name: str, port: int, tell: Tell, warn: Warn, over: Event) -> None:
+    from zeroconf import Error  # noqa: PLC0415 - an extra
+
+    is_said = False
+    while not over.is_set():
+        try:
+            tell(())  # whoever was there before may be gone
+            networks = _networks()
+            with _announced_on(networks, name, port, tell):
+                is_said = False
+                while _networks() == networks and not over.wait(LOOK):
+                    pass
+        except (OSError, RuntimeError, Error) as error:
+            if not is_said:
+                warn(str(error) or type(error).__name__)
+            is_said = True
+            over.wait(LOOK)
+
+
+@contextmanager
+def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Iterator[None]:
+    from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
+
+    if not networks:
+        raise OSError("this machine has no network")
+    addresses = [str(each.ip) for each in networks]
+    zeroconf = Zeroconf(addresses)
     info = ServiceInfo(
-        SERVICE, own, port=port, parsed_addresses=_addresses(), server=f"{name}.local."
+        SERVICE,
+        f"{name}.{SERVICE}",
+        port=port,
+        parsed_addresses=addresses,
+        server=f"{name}.local.",
     )
     try:
         zeroconf.register_service(info, allow_name_change=True)
@@ -85,16 +132,30 @@ def _url(info: Any) -> str | None:
     if not info.port:
         return None
     for text in info.parsed_addresses():
-        address = ipaddress.ip_address(text)
+        address = ip_address(text)
         if address.version == 4 and (address.is_private or address.is_link_local):  # noqa: PLR2004
             return f"http://{address}:{info.port}"
     return None
 
 
-def _addresses() -> list[str]:
-    """Return this machine's own addresses on its networks."""
+def _networks() -> Networks:
+    """Return this machine's own addresses on the networks it is connected to, with these."""
     import ifaddr  # noqa: PLC0415 - comes with zeroconf
 
-    found = [str(ip.ip) for adapter in ifaddr.get_adapters() for ip in adapter.ips if ip.is_IPv4]
-    near = [text for text in found if not ipaddress.ip_address(text).is_loopback]
-    return near or found or [socket.gethostbyname("localhost")]
+    found = {
+        IPv4Interface(f"{ip.ip}/{ip.network_prefix}")
+        for adapter in ifaddr.get_adapters()
+        if _is_connected(adapter.name)
+        for ip in adapter.ips
+        if ip.is_IPv4
+    }
+    return tuple(sorted(each for each in found if not each.ip.is_loopback))
+
+
+def _is_connected(adapter: str) -> bool:
+    """Tell whether an adapter has its cable or its cell; one may have an address without."""
+    path = Path("/sys/class/net", adapter.partition(":")[0], "operstate")  # eth0:1 is of eth0
+    try:
+        return path.read_text().strip() not in ("down", "lowerlayerdown", "notpresent", "dormant")
+    except OSError:
+        return True

@@ -95,9 +95,14 @@ def _discovered(device: Device, port: int) -> Iterator[None]:
                 )
             is_said = True
 
-    tell(())  # whoever was there before this began may be gone
+    def warn(why: str) -> None:
+        _warn(
+            f"neighbours cannot be found by mDNS for now: {why}",
+            f"nothing, if a network comes later: it is tried every {discovery.LOOK:.0f} seconds",
+        )
+
     try:
-        with discovery.announced(f"modelward-{secrets.token_hex(6)}", port, tell):
+        with discovery.announced(f"modelward-{secrets.token_hex(6)}", port, tell, warn):
             yield
     finally:
         with contextlib.suppress(OSError):
