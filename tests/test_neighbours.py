@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import IPv4Interface
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -275,7 +276,7 @@ def test_neighbours_that_were_found(tmp_path):
 def test_an_announcement_without_a_port_is_nobody(port):
     """It must not cost a device the neighbours that there are."""
     told: list[tuple[str, ...]] = []
-    seen = discovery._Seen("own", told.append)
+    seen = discovery._Seen("own", (IPv4Interface("10.0.0.1/24"),), told.append)
 
     def announce(name: str, port: int | None) -> None:
         info = SimpleNamespace(parsed_addresses=lambda: ["10.0.0.5"], port=port)
@@ -287,6 +288,30 @@ def test_an_announcement_without_a_port_is_nobody(port):
     assert told == [("http://10.0.0.5:8648",)]
     announce("honest", port)
     assert told[1:] == [()]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "127.8.8.8", "0.0.0.0", "224.0.0.251", "240.0.0.1", "255.255.255.255",
+        "10.0.0.1", "10.0.1.5", "192.168.7.1", "172.16.0.1", "169.254.1.1", "192.0.2.1", "8.8.8.8",
+        "::1", "fe80::1",
+    ],
+)  # fmt: skip
+def test_an_announcement_points_nowhere_but_to_somebody_near(address):
+    """Else anybody near could have this device ask itself, or whoever trusts it."""
+    networks = (IPv4Interface("10.0.0.1/24"), IPv4Interface("198.51.100.9/28"))
+
+    def url(*addresses: str) -> str | None:
+        info = SimpleNamespace(parsed_addresses=lambda: list(addresses), port=8648)
+        return discovery._url(info, networks)
+
+    assert url(address) is None
+    assert url(address, "10.0.0.5") == "http://10.0.0.5:8648"
+    assert url(address, "198.51.100.1") == "http://198.51.100.1:8648"
+    everything = (IPv4Interface("10.0.0.1/0"),)
+    info = SimpleNamespace(parsed_addresses=lambda: ["127.0.0.1", "224.0.0.1", "0.0.0.0"], port=1)
+    assert discovery._url(info, everything) is None
 
 
 def test_networks_are_looked_for_until_there_is_one(monkeypatch):

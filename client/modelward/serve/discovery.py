@@ -6,7 +6,7 @@ other source that does.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -92,7 +92,7 @@ def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Itera
     )
     try:
         zeroconf.register_service(info, allow_name_change=True)
-        seen = _Seen(info.name, tell)
+        seen = _Seen(info.name, networks, tell)
         ServiceBrowser(zeroconf, SERVICE, handlers=[seen.changed])
         yield
     finally:
@@ -102,8 +102,9 @@ def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Itera
 class _Seen:
     """Who is there, as far as zeroconf says."""
 
-    def __init__(self, own: str, tell: Tell) -> None:
+    def __init__(self, own: str, networks: Networks, tell: Tell) -> None:
         self._own = own
+        self._networks = networks
         self._tell = tell
         self._lock = Lock()
         self._urls: dict[str, str] = {}
@@ -113,7 +114,7 @@ class _Seen:
         url = None
         if name != self._own and state_change.name != "Removed":
             info = zeroconf.get_service_info(service_type, name, timeout=PATIENCE)
-            url = _url(info) if info is not None else None
+            url = _url(info, self._networks) if info is not None else None
         self._note(name, url)
 
     def _note(self, name: str, url: str | None) -> None:
@@ -127,15 +128,27 @@ class _Seen:
                 self._tell(now)
 
 
-def _url(info: Any) -> str | None:
-    """Return a neighbour's address: only of this network, so that nobody points elsewhere."""
+def _url(info: Any, networks: Networks) -> str | None:
+    """Return a neighbour's address: one of these networks, so that nobody points elsewhere.
+
+    Else anybody near could have this device ask itself, or whoever else trusts it.
+    """
     if not info.port:
         return None
+    own = [each.ip for each in networks]
     for text in info.parsed_addresses():
         address = ip_address(text)
-        if address.version == 4 and (address.is_private or address.is_link_local):  # noqa: PLR2004
+        is_near = any(address in each.network for each in networks)
+        if is_near and address not in own and not _is_odd(address):
             return f"http://{address}:{info.port}"
     return None
+
+
+def _is_odd(address: IPv4Address | IPv6Address) -> bool:
+    """Tell whether an address is no single other machine's, whatever a network is said to have."""
+    return (
+        address.is_loopback or address.is_unspecified or address.is_multicast or address.is_reserved
+    )
 
 
 def _networks() -> Networks:
