@@ -27,7 +27,7 @@ from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
 from tests.daemon.test_trial import put_on_trial, start_too_often
 from tests.install.test_floors import cannot_read
-from tests.simulator.server import instead
+from tests.simulator.server import Server, instead
 from tests.simulator.world import MODEL, World, now
 
 PERIOD = timedelta(days=1)
@@ -115,9 +115,12 @@ def test_nothing_new_is_reported_once_a_period(world, server, fleet):
 
 
 def test_a_check_reports_nothing(world, server, fleet):
+    assert waiting(world) == 1
     world.publish("1.1.0")
-    assert world.client_here("check", server).code == ExitCode.DONE
-    assert not server.posts
+    for _ in range(2):
+        assert world.client_here("check", server).code == ExitCode.DONE
+        assert [each.counter for each in stored(fleet)] == [1]  # it sends what waits
+    assert server.posts == ["/reports"]
 
 
 @pytest.mark.parametrize("part", ["installed", "floors"])
@@ -176,6 +179,74 @@ def test_what_goes_back_without_an_update_is_reported(world, server, fleet, comm
     assert (last.refused, last.refused.outcome) == (last.ended, "rolled back")
     assert last.models[MODEL].version == "1.0.0"
     assert world.client_here("status").json["last"]["reason"] == last.refused.reason
+
+
+@pytest.fixture
+def connections(monkeypatch) -> list[object]:
+    """The addresses that this process has connected to."""
+    made: list[object] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: object) -> None:
+        made.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    return made
+
+
+def follow(world: World, server: Server) -> None:
+    """Let the device's own settings name a server."""
+    file = world.device / "modelward.toml"
+    lines = file.read_text().splitlines(keepends=True)
+    others = [line for line in lines if not line.startswith("repository")]
+    file.write_text("".join([f'repository = "{server.url}"\n', *others]))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("gc",), ("pin",), ("unpin",), ("rollback",), ("confirm",)),
+        *(("import", "STICK"), ("import", "STICK", "--dry-run")),
+        ("verify", "--repair", "--from", "STICK"),
+    ],
+)
+def test_what_goes_back_without_a_network_is_reported_later(
+    world, server, fleet, connections, command
+):
+    follow(world, server)
+    put_on_trial(world.device, 'soak = "1h"')
+    world.publish("1.1.0")
+    assert world.client_here("update").code == ExitCode.DONE
+    start_too_often(world)
+    connections.clear()
+    name, *options = (str(world.repository) if each == "STICK" else each for each in command)
+    done = world.client_here(name, None, *options)
+    assert (done.code, connections) == (ExitCode.ROLLED_BACK, [])
+    assert waiting(world) == 1
+    assert world.client_here("update").json["outcome"] == "unchanged"
+    assert stored(fleet)[-1].refused.outcome == "rolled back"
+    assert waiting(world) == 0
+
+
+@pytest.mark.parametrize("following", ["update", "check"])
+def test_an_import_is_reported_by_the_next_check_though_it_finds_nothing(
+    world, server, fleet, connections, following
+):
+    follow(world, server)
+    world.publish("1.1.0")
+    before = waiting(world)
+    for outcome in ("updated", "unchanged"):
+        done = world.client_here("import", None, str(world.repository))
+        assert (done.json["outcome"], connections) == (outcome, [])
+        assert waiting(world) == before + 1
+    assert world.client_here(following).json["outcome"] == "unchanged"
+    assert waiting(world) == 0
+    assert stored(fleet)[-1].ended.outcome == "updated"
+    assert world.client_here("update").json["outcome"] == "unchanged"
+    connections.clear()
+    assert world.client_here("update").json["outcome"] == "unchanged"
+    assert len(connections) == 1  # at rest
 
 
 # --- where nobody takes reports -------------------------------------------------------------------

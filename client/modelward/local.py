@@ -175,7 +175,7 @@ def _reporting(device: Device) -> Iterator[None]:
     except RolledBack as error:
         from modelward import report  # noqa: PLC0415
 
-        report.went_back(device, error)
+        report.went_back(device, error, send=False)
         raise
 
 

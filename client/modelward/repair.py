@@ -65,7 +65,8 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         models: The models to examine; empty for all of them, and everything else that is kept.
         progress: Told of the bytes that are hashed.
         watch: Is told what is fetched.
-        given: Where bytes come from; None for what the device is configured for.
+        given: Where bytes come from, and no connection is opened; None for what the device is
+            configured for.
         keep_waiting: Whether to wait for an update that runs; see `fsops.lock`.
 
     Raises:
@@ -75,7 +76,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         RolledBack: What was on trial was started too often: what ran before runs again.
     """
     with (
-        report.rollbacks(device),
+        report.rollbacks(device, send=given is None),
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         update.sources_of(device, given) as used,
     ):

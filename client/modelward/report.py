@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tuf.api.exceptions import RepositoryError
 
-from modelward import log_memory
+from modelward import fastpath, log_memory
 from modelward.device import Device
 from modelward.errors import FormatError, ModelwardError, RolledBack, Unavailable, UsageError
 from modelward.formats import report as reports
@@ -83,13 +83,18 @@ class Sent:
     problem: str = ""
 
 
-def tell(device: Device, happened: Happened | None) -> None:
+def tell(device: Device, happened: Happened | None, *, send: bool = True) -> None:
     """Report how an update ended, if that is news, and send what waits. Never raises.
 
     Without an update, only alarms may be news: those that came, and those that are over.
 
     Nothing new is reported at most once a period; so is what could not be had. A refusal that
     repeats itself is reported once an hour.
+
+    Args:
+        device: The device.
+        happened: How the update ended, if there was one.
+        send: False where no connection may be opened: the next check is a full one then, and sends.
     """
     if not device.config.reports.send:
         return
@@ -102,25 +107,39 @@ def tell(device: Device, happened: Happened | None) -> None:
         with fsops.lock(store.lock, BUSY):
             if _is_news(device, store, happened):
                 _queue(device, store, happened)
-            _send(device, store)
+            if send:
+                _send(device, store)
+            else:
+                fastpath.forget(device.config.state)
+
+
+def send_waiting(device: Device) -> None:
+    """Send what waits, and report nothing. Never raises."""
+    if not device.config.reports.send:
+        return
+    with contextlib.suppress(OSError, ModelwardError):
+        store = ReportStore(device.config.state)
+        if store.pending():
+            with fsops.lock(store.lock, BUSY):
+                _send(device, store)
 
 
 @contextlib.contextmanager
-def rollbacks(device: Device) -> Iterator[None]:
+def rollbacks(device: Device, *, send: bool = True) -> Iterator[None]:
     """Report and note it if what is on trial goes back meanwhile: see `went_back`."""
     try:
         yield
     except RolledBack as error:
-        went_back(device, error)
+        went_back(device, error, send=send)
         raise
 
 
-def went_back(device: Device, error: RolledBack) -> None:
+def went_back(device: Device, error: RolledBack, *, send: bool) -> None:
     """Report that a trial was undone, and note it as the last update's end.
 
-    That is a change, even where none was asked for.
+    That is a change, even where none was asked for. As to sending it: see `tell`.
     """
-    tell(device, Happened.of_error(error))
+    tell(device, Happened.of_error(error), send=send)
     with contextlib.suppress(OSError):  # the note must not hide what it is about
         last.write(device.config.state, device.clock(), error.to_dict())
 

@@ -112,7 +112,8 @@ def update(  # noqa: PLR0913 - the last five are named, and seldom given
         watch: Is told what happens.
         only_check: Stop after gate 9: decide everything, fetch and install nothing.
         keep_waiting: Whether to wait for another updater; see `fsops.lock`.
-        sources: Where everything comes from; None for what the device is configured for.
+        sources: Where everything comes from, and no connection is opened besides; None for what
+            the device is configured for.
         retry: Try again what failed on this device, however lately.
         windows: Local times of day in which something may change; empty for always. Those of a
             rollout count besides.
@@ -123,7 +124,7 @@ def update(  # noqa: PLR0913 - the last five are named, and seldom given
         RolledBack: A new release does not work here. What ran before runs.
     """
     with (
-        _reported(device, only_check=only_check) as ended,
+        _reported(device, only_check=only_check, send=sources is None) as ended,
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         sources_of(device, sources) as used,
     ):
@@ -232,23 +233,25 @@ def update(  # noqa: PLR0913 - the last five are named, and seldom given
 
 
 @contextmanager
-def _reported(device: Device, *, only_check: bool) -> Iterator[list[report.Happened]]:
+def _reported(device: Device, *, only_check: bool, send: bool) -> Iterator[list[report.Happened]]:
     """Queue a signed report of how this ends, and send it once nothing waits for it any more.
 
-    Of what was only a check, if something went back.
+    Of what was only a check, if something went back; what waited before is sent, too.
     """
     ended: list[report.Happened] = []
     if only_check:
-        with report.rollbacks(device):
+        with report.rollbacks(device, send=send):
             yield ended
+        if send:
+            report.send_waiting(device)
         return
     try:
         yield ended
     except ModelwardError as error:
-        report.tell(device, report.Happened.of_error(error))
+        report.tell(device, report.Happened.of_error(error), send=send)
         raise
     for happened in ended:
-        report.tell(device, happened)
+        report.tell(device, happened, send=send)
 
 
 def _noted(outcome: Outcome, used: Sources, ended: list[report.Happened]) -> Outcome:
