@@ -28,7 +28,9 @@ from modelward.transfer.swarm import Neighbourhood
 GOSSIP = "/gossip"
 SECONDS = 2.0  # for one neighbour; all are asked at once
 MOST_AT_ONCE = 16
-DEAR = 4  # times the bytes of the cheapest way to a blob: to gather it for others, too, is dear
+# Times the bytes of the cheapest way to a blob: to gather it for others, too, is dear. With three
+# neighbours or fewer it never is: a way that is so cheap is not shared then (docs/adr/0014).
+DEAR = 4
 
 
 def urls(device: Device) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ and would own that leaves it to it. It waits for others a bounded time only: who
 nothing is not counted on any more, and its pieces are others' to bring, at last one's own. Where
 all neighbours together are far slower than the repository, it is asked for what they have, too.
 It is asked as patiently as always; once it is given up and nobody near has anything to bring
-either, gathering is over. Where a cheaper way leads to the blob than all its bytes, it is over once
-nobody near turns out to be at it.
+either, gathering is over. Where a far cheaper way leads to the blob than all its bytes, it is over
+once nobody near turns out to be at it.
 
 Pieces are checked against the chunk index before they are kept or handed on. The index is believed
 in nothing else: the whole file's digest is computed afterwards (`modelward.transfer.fetch`).
@@ -96,7 +96,8 @@ def gather(  # noqa: PLR0913 - the last three are named
         blob: What.
         shelf: Where to.
         index: What it consists of.
-        is_dear: Whether there is a cheaper way to it than all its bytes from the repository.
+        is_dear: Whether a way to it is so much cheaper than all its bytes that it is to be gone
+            where nobody near is at this one.
         progress: Told of bytes as they are there.
         go_on: Called now and then; may raise to stop. What arrived is kept.
 
