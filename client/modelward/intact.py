@@ -77,9 +77,10 @@ def _problem(device: Device, model: str, slot: Slot, progress: Progress) -> str 
 
 
 def _raise_alarm(device: Device, model: str, slot: Slot, problem: str, progress: Progress) -> None:
-    before = device.slots.installed().previous.get(model)
-    served = None
-    if before and not _problem(device, model, before, progress):
-        served = before.version
+    installed = device.slots.installed()
+    kept = (installed.active.get(model), installed.previous.get(model))
+    others = (each for each in kept if each and each != slot)
+    served = next((each for each in others if not _problem(device, model, each, progress)), None)
+    version = served.version if served else None
     now = device.clock().replace(microsecond=0)
-    device.alarms.keep(Tampering(model, slot.version, slot.sha256, problem, now, served))
+    device.alarms.keep(Tampering(model, slot.version, slot.sha256, problem, now, version))
