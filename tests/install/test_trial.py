@@ -1,7 +1,9 @@
 """The state machine of an update on disk: on trial, then confirmed or undone."""
 
+import contextlib
 import errno
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -296,14 +298,32 @@ def test_a_full_disk_can_be_left_again_and_again(site, monkeypatch):
         assert site.versions() == ("2.0.0", "1.0.0")
 
 
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing more be made on the disk."""
+def full(monkeypatch: pytest.MonkeyPatch, room: Callable[[], bool] = lambda: False) -> None:
+    """Let nothing more be made on the disk until something makes room."""
 
-    def fails(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def wrapped(real):
+        def call(*arguments):
+            if not room():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return real(*arguments)
+
+        return call
 
     for name in ("create", "symlink", "make_directory"):
-        monkeypatch.setattr(syscalls, name, fails)
+        monkeypatch.setattr(syscalls, name, wrapped(getattr(syscalls, name)))
+
+
+@contextlib.contextmanager
+def cut_at(place: object, name: str) -> Iterator[None]:
+    """Let the power go when something is called."""
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, cut)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def test_recovery_in_the_same_boot_counts_no_start(on_trial):
@@ -365,6 +385,26 @@ def test_a_staged_release_that_fails_is_dropped(site):
     assert site.versions() == ("2.0.0", "1.0.0")
     assert site.leftovers() == []
     assert staged[MODEL].sha256 in site.trials.journal.failed
+
+
+def test_so_it_is_on_a_disk_that_it_fills_and_remembered(site, monkeypatch):
+    staged = {MODEL: site.stage(THREE)}
+    place = site.slots.directory(MODEL, staged[MODEL])
+    site.trials.begin(staged)
+    full(monkeypatch, room=lambda: not place.exists())
+    site.trials.fail(staged, "golden outputs differ", site.now)
+    assert site.leftovers() == []
+    assert site.trials.recover(site.now).notes == ()
+    assert site.trials.journal.failed[staged[MODEL].sha256].reason == "golden outputs differ"
+
+
+def test_so_it_is_where_even_then_nothing_can_be_noted(site, monkeypatch):
+    staged = {MODEL: site.stage(THREE)}
+    site.trials.begin(staged)
+    full(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        site.trials.fail(staged, "golden outputs differ", site.now)
+    assert site.leftovers() == []
 
 
 def test_a_release_that_stops_the_device_is_given_up(site):

@@ -228,6 +228,14 @@ class Trials:
         self.roll_back(reason, now)
         return Recovered(rolled_back=reason)
 
+    def _save(self, journal: Journal) -> None:
+        """Replace the journal; on a full disk, what nothing needs any more makes room for it."""
+        try:
+            self._journals.save(journal)
+        except OSError:
+            self._slots.retire(self.kept())
+            self._journals.save(journal)
+
     def begin(self, slots: Mapping[str, Slot]) -> None:
         """Note that staged releases are about to be tried, which a device may not survive."""
         self._journals.save(replace(self.journal, probing=dict(slots)))
@@ -239,7 +247,7 @@ class Trials:
     def fail(self, slots: Mapping[str, Slot], reason: str, now: datetime) -> None:
         """Note that staged releases do not work here, and drop them. What runs was not touched."""
         journal = replace(self.journal, probing={})
-        self._journals.save(journal.with_failure(slots, reason, now))
+        self._save(journal.with_failure(slots, reason, now))
         self._slots.retire(self.kept())
 
     def switch(
