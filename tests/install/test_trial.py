@@ -268,15 +268,79 @@ def test_what_else_cannot_be_noted_does_not(two_models, monkeypatch):
     """As that another release could not be tried: what is on trial is healthy all the same."""
     site = two_models
     site.trials.healthy()
-    site.trials.begin({"other": site.stage(OTHER_TWO)})
+    staged = site.stage(chain("3.0.0", 3, model="other"))
+    site.trials.begin({"other": staged})
     running = site.versions()
     full(monkeypatch)
-    with pytest.raises(OSError, match="No space left"):
-        site.trials.recover(site.now)
-    assert site.versions() == running
+    assert site.trials.recover(site.now).rolled_back is None
+    assert (site.versions(), site.trials.on_trial().keys()) == (running, {MODEL})
     monkeypatch.undo()
     assert site.trials.recover(site.now).rolled_back is None
     assert site.trials.on_trial()
+    assert site.trials.journal.failed[staged.sha256].interrupted == 1
+
+
+@pytest.mark.parametrize("cut", ["probing", "superseding", "superseding at once"])
+def test_nor_does_it_keep_what_is_on_trial_from_being_taken_back(two_models, monkeypatch, cut):
+    site = two_models
+    slots = {MODEL: site.stage(chain("4.0.0", 4))}
+    if cut == "probing":
+        site.trials.begin(slots)
+    else:
+        at_once = cut == "superseding at once"
+        with cut_at(site.trials._slots, "switch"):
+            site.trials.switch(slots, 0 if at_once else 3600, confirmed=at_once)
+    full(monkeypatch)
+    site.trials.recover(site.now)
+    assert site.trials.on_trial().keys() == {MODEL}
+    site.trials.roll_back("it is no good", site.now)
+    assert runs(site) == {MODEL: "2.0.0", "other": "2.0.0"}
+
+
+@pytest.mark.parametrize("cut", ["probing", "switching"])
+def test_what_was_fetched_outlives_a_cut_and_a_full_disk(site, monkeypatch, cut):
+    """It was never on trial: it is not what fills the disk."""
+    slots = {MODEL: site.stage(THREE)}
+    if cut == "probing":
+        site.trials.begin(slots)
+    else:
+        with cut_at(site.trials._slots, "switch"):
+            site.trials.switch(slots, 3600, confirmed=False)
+    full(monkeypatch)
+    assert site.trials.recover(site.now).rolled_back is None
+    assert site.trials.kept() == (site.slots.installed(),)
+    assert site.slots.directory(MODEL, slots[MODEL]).is_dir()
+    monkeypatch.undo()
+    site.trials.recover(site.now)
+    assert (site.trials.journal.trial, site.trials.journal.probing) == (None, {})
+    assert (slots[MODEL].sha256 in site.trials.journal.failed) == (cut == "probing")
+
+
+def test_a_trial_that_is_over_makes_room_for_saying_so(on_trial, monkeypatch):
+    """What did not work may be what fills the disk, and who went back was killed just then."""
+    site = on_trial
+    site.trials.healthy()
+    place = site.slots.directory(MODEL, site.slots.installed().active[MODEL])
+    full(monkeypatch, room=lambda: not place.exists())
+    with cut_at(site.trials._slots, "retire"):
+        site.trials.roll_back("it fills the disk", site.now)
+    assert place.exists()
+    site.trials.recover(site.now)
+    assert site.trials.journal.trial is None
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.leftovers() == []
+
+
+def test_a_void_pin_that_could_not_be_noted_does_not_come_to_hold(site, monkeypatch):
+    """Room comes in the midst of an update, which would make the generation that it waits for."""
+    with cut_at(site.trials._slots, "switch"):
+        site.trials.go_back(site.slots.installed().previous, "by the operator")
+    with monkeypatch.context() as patch:
+        full(patch)
+        site.trials.recover(site.now)
+    site.commit({MODEL: site.stage(THREE)})
+    assert site.versions() == ("3.0.0", "2.0.0")
+    assert not site.trials.journal.pins
 
 
 def test_so_it_does_not_where_nothing_ran_before(tmp_path, monkeypatch):

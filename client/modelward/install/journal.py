@@ -20,6 +20,7 @@ class JournalStore:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE
+        self._unsaved: Journal | None = None
 
     def load(self) -> Journal:
         """Return the journal; an empty one if there is none, or none that is intact.
@@ -29,10 +30,17 @@ class JournalStore:
         Raises:
             Unavailable: It cannot be read, and may be intact.
         """
-        return self.intact() or Journal()
+        return self._unsaved or self.intact() or Journal()
+
+    def go_by(self, journal: Journal | None) -> None:
+        """Let `load` return a journal that cannot be saved, until one is; None for what is saved.
+
+        So nothing is done by what the one on disk says no more truly, nor saved with it.
+        """
+        self._unsaved = journal
 
     def intact(self) -> Journal | None:
-        """Return the journal; None if there is none, or a damaged one.
+        """Return the journal on disk; None if there is none, or a damaged one.
 
         Raises:
             Unavailable: It cannot be read, and may be intact.
@@ -45,6 +53,7 @@ class JournalStore:
     def save(self, journal: Journal) -> None:
         """Replace the journal, durably."""
         fsops.write_file(self._path, journal.to_bytes())
+        self._unsaved = None
 
     def set_aside(self) -> bool:
         """Keep a damaged journal for people to look at; tell whether there was one."""

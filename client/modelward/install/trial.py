@@ -118,6 +118,7 @@ class Trials:
             Unavailable: What this device remembers cannot be read.
         """
         notes = []
+        self._journals.go_by(None)
         known = self._journals.intact()
         before = known or Journal()
         installed = self._installed_after(before)
@@ -213,16 +214,21 @@ class Trials:
         A start during a trial that cannot be counted ends it: what fills the disk may be what is
         on trial. What nothing needs any more, after a trial that is over, makes room.
 
+        Anything else is found again by the next recovery: it keeps nothing from being judged, or
+        taken back.
+
         Raises:
-            OSError: That is not so, there is nothing to go back to, or it cannot be done.
+            OSError: A start cannot be counted and there is nothing to go back to, or it cannot be
+                done.
         """
-        trial = journal.trial
-        if trial is None:
-            self._slots.retire(self.kept())
-            self._journals.save(journal)
-            return Recovered()
-        started = before.trial is not None and trial.starts > before.trial.starts
-        if not started or not trial.good:
+        self._journals.go_by(journal)
+        trial, known = journal.trial, before.trial
+        if trial is None and known and (known.seen or known.starts):  # else it may never have run
+            with contextlib.suppress(OSError):
+                self._save(journal)
+        if trial is None or known is None or trial.starts == known.starts:
+            return self._carry_on(journal, now)
+        if not trial.good:
             raise error
         reason = f"its start cannot be noted: {error.strerror}"
         self.roll_back(reason, now)
