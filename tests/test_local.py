@@ -21,6 +21,7 @@ from modelward.install import trial
 from modelward.install.reports import ReportStore
 from modelward.update import update
 from tests.crash.sticks import Silent
+from tests.install.test_trial import cut_at
 from tests.simulator.chain import digest
 from tests.simulator.thief import CHANNEL, SERVER, Thief
 from tests.simulator.world import MODEL, TOKENIZER, World
@@ -170,6 +171,22 @@ def test_a_release_that_fails_on_a_full_disk_has_failed(world, run, monkeypatch)
     assert version(world) == "1.1.0"
     monkeypatch.undo()
     assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("command", ["update", "check", "gc"])
+def test_going_back_that_another_command_finishes_is_noted_and_reported(world, run, command):
+    health(world, soak="1h")
+    world.publish("1.2.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    trials = Device(load(world.device, {})).trials
+    with cut_at(trials._slots, "switch"):
+        trials.roll_back("it crashed", datetime.now(UTC))
+    before = ReportStore(world.device).last()
+    assert run(command, code=ExitCode.ROLLED_BACK)["reason"] == "it crashed"
+    assert run("status")["last"]["reason"] == "it crashed"
+    assert ReportStore(world.device).last() == before + 1
+    assert version(world) == "1.1.0"
+    assert run("update")["outcome"] == "unchanged"
 
 
 @pytest.mark.parametrize("command", ["gc", "pin", "rollback"])

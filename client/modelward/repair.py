@@ -73,7 +73,8 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         UsageError: A model is not installed.
         Refused: What is installed cannot be read, and not be told from what else is here.
         Unavailable: An update runs.
-        RolledBack: What was on trial was started too often: what ran before runs again.
+        RolledBack: What was on trial was started too often, or somebody was interrupted while it
+            went back: what ran before runs again.
     """
     with (
         report.rollbacks(device, send=given is None),

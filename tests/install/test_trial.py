@@ -572,6 +572,41 @@ def test_a_journal_that_cannot_be_read_is_left_alone(on_trial, monkeypatch, numb
     assert on_trial.trials.on_trial()
 
 
+@pytest.mark.parametrize("before", ["switching", "closing"])
+def test_who_finishes_going_back_tells_of_it(on_trial, before):
+    """Whoever began to may not have lived to."""
+    site = on_trial
+    site.trials.fail({"other": site.stage(OTHER)}, "another reason", site.now - HOUR)
+    switching = (site.trials._slots, "switch")
+    with cut_at(*(switching if before == "switching" else (site.trials, "_save"))):
+        site.trials.roll_back("it is no good", site.now)
+    found = site.trials.recover(site.now)
+    assert found.notes == ("finished going back, which was interrupted",)
+    assert found.rolled_back == "it is no good"
+    assert site.versions() == ("2.0.0", "1.0.0")
+    assert site.trials.recover(site.now).rolled_back is None
+
+
+def test_going_back_is_done_though_its_end_cannot_be_noted(on_trial, monkeypatch):
+    site, save = on_trial, on_trial.trials._journals.save
+
+    def fills_up(journal) -> None:
+        save(journal)
+        full(monkeypatch)
+
+    monkeypatch.setattr(site.trials._journals, "save", fills_up)
+    assert site.trials.roll_back("it is no good", site.now, pin=True).active[MODEL].counter == 2
+    assert site.versions() == ("2.0.0", "1.0.0")
+    for _ in range(2):  # a disk that stays full does not end one update after the other
+        assert site.trials.recover(site.now).rolled_back is None
+        assert site.trials.journal.trial is None
+    monkeypatch.undo()
+    site.trials.recover(site.now)
+    assert site.trials.journal.trial is None
+    assert [pin.slot.version for pin in site.trials.journal.pins.values()] == ["2.0.0"]
+    assert site.problems() == site.leftovers() == []
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_whatever_was_interrupted_is_finished_or_undone(on_trial, phase):
     """Twice is once; the journal is closed unless the trial goes on."""

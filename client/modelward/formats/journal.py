@@ -229,6 +229,13 @@ class Journal:
     failed: Mapping[str, Failure] = field(default_factory=dict)
     pins: Mapping[str, Pin] = field(default_factory=dict)
 
+    @property
+    def last_reason(self) -> str:
+        """Why what failed last did."""
+        failed = [failure for failure in self.failed.values() if failure.reason]
+        last = max(failed, key=lambda failure: failure.at, default=None)
+        return last.reason if last else "it did not work"
+
     @classmethod
     def parse(cls, data: bytes) -> "Journal":
         """Parse a journal.

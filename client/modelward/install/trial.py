@@ -198,8 +198,11 @@ class Trials:
             self._finish_commit(journal, self._floors.load())
             return Recovered(("finished an update that was interrupted",))
         if trial.phase is Phase.RETURNING:
-            self._finish_return(journal)
-            return Recovered(("finished going back, which was interrupted",))
+            back = self._slots.installed().number == trial.good
+            closed = self._finish_return(journal)
+            # Who went back may not have lived to tell. On a full disk, once is enough.
+            reason = None if back and not closed else journal.last_reason
+            return Recovered(("finished going back, which was interrupted",), reason)
         if trial.starts > MAX_STARTS:
             reason = f"the device was started {trial.starts} times while it was on trial"
             self.roll_back(reason, now)
@@ -422,7 +425,8 @@ class Trials:
                 if pin:
                     raise
                 return good
-        return self._finish_return(journal)
+        self._finish_return(journal)
+        return good
 
     def go_back(self, slots: Mapping[str, Slot], reason: str) -> Installed:
         """Switch to kept releases by the operator's word, and pin them.
@@ -504,15 +508,21 @@ class Trials:
             self._journals.save(settled)
         self._slots.retire([installed])
 
-    def _finish_return(self, journal: Journal) -> Installed:
+    def _finish_return(self, journal: Journal) -> bool:
+        """Go back; tell whether that it is done could be noted, too."""
         trial = journal.trial
         if trial and self._slots.installed().number != trial.good:
             self._slots.switch(trial.good)
         if trial and not trial.good:
             self._slots.sweep()  # once the journal is forgotten, these seem to have run
-        self._journals.save(replace(journal, trial=None))
+        closed = replace(journal, trial=None)
+        try:
+            self._save(closed)
+        except OSError:
+            self._journals.go_by(closed)
+            return False
         self._slots.retire(self.kept())
-        return self._slots.installed()
+        return True
 
 
 def _without_void_pins(journal: Journal, installed: Installed) -> Journal:
