@@ -10,8 +10,9 @@ import time
 from urllib.parse import urlsplit
 
 from modelward.errors import TooLong, Unavailable
+from modelward.transfer.connect import connect
 
-TIMEOUT = 10.0  # seconds to connect, for any single read, and for everything together
+TIMEOUT = 10.0  # seconds for everything together, but for looking the name up
 HEAD = 8192  # bytes: the most that an answer's headers may have
 _UNCHANGED = b"304"
 _OK = b"200"
@@ -38,7 +39,7 @@ def fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
     )
     try:
         place = (address.hostname or "", address.port or 80)
-        with socket.create_connection(place, TIMEOUT) as connection:
+        with connect(place, TIMEOUT) as connection:
             connection.sendall(request.encode("ascii"))
             answer = _read(connection, HEAD + limit)
     except (OSError, ValueError) as error:
@@ -47,13 +48,15 @@ def fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
 
 
 def _read(connection: socket.socket, limit: int) -> bytes:
-    """Read to the end, but no more than is too much and no longer than is too long."""
-    until = time.monotonic() + TIMEOUT
+    """Read to the end, but no more than is too much and no longer than is left to connect."""
+    until = time.monotonic() + (connection.gettimeout() or 0.0)
     answer = bytearray()
     while len(answer) <= limit and (block := connection.recv(HEAD)):
         answer += block
-        if time.monotonic() > until:
+        left = until - time.monotonic()
+        if left <= 0:
             raise TimeoutError("the answer drips in")
+        connection.settimeout(left)
     return bytes(answer)
 
 

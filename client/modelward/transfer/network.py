@@ -6,17 +6,27 @@ import ssl
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable, UsageError
+from modelward.transfer.connect import connect
 
 PORTS = {"http": 80, "https": 443}
 LISTED = "if its files are there, list that host in `redirects` of [transfer] in modelward.toml"
 SHOWN = 200  # characters: the most of a server's own words that an error quotes
 
 
-class _Secure(http.client.HTTPSConnection):
+class _Plain(http.client.HTTPConnection):
+    """HTTP over `connect`: the library would give every address of a name the whole time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._create_connection = connect
+
+
+class _Secure(_Plain, http.client.HTTPSConnection):
     """HTTPS, for whose sake a proxy is asked for an IPv6 address in brackets (RFC 9112, 3.2.3).
 
     The library forgets them before Python 3.11.8. The certificate must be for the bare address.
@@ -65,25 +75,18 @@ class Network:
 
         Args:
             address: An address, checked by `parse`.
-            timeout: Seconds to connect, and for any single read.
+            timeout: Seconds to connect, TLS included, and for any single read.
             redirected: Another server led here: it is not shown this device's certificate.
         """
-        host, port = address.hostname or "", address.port or PORTS[address.scheme]
-        proxy = self._proxy
+        server = address.hostname or "", address.port or PORTS[address.scheme]
+        place = self._proxy or server
         if address.scheme == "https":
             context = self._anonymous if redirected else self._context
-            connection: http.client.HTTPConnection = _Secure(
-                proxy[0] if proxy else host,
-                proxy[1] if proxy else port,
-                timeout=timeout,
-                context=context,
-            )
-            if proxy:
-                connection.set_tunnel(host, port, self._proxy_headers)
+            connection = _Secure(*place, timeout=timeout, context=context)
+            if self._proxy:
+                connection.set_tunnel(*server, self._proxy_headers)
             return connection
-        if proxy:
-            return http.client.HTTPConnection(*proxy, timeout=timeout)
-        return http.client.HTTPConnection(host, port, timeout=timeout)
+        return _Plain(*place, timeout=timeout)
 
     def target(self, address: SplitResult) -> str:
         """Return what to ask for: a path, or a whole address where a proxy forwards it."""

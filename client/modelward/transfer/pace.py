@@ -17,7 +17,8 @@ class Patience:
     """How long to wait for whom.
 
     Attributes:
-        connect: Seconds to connect, and to wait for any single read.
+        connect: Seconds to connect, TLS included, and to wait for any single read. Looking a name
+            up comes before, and only the system's resolver limits it.
         first: Seconds until an answer's headers are complete.
         rate: Least bytes of content a second, measured over `window`.
         window: Seconds over which the rate is measured.
@@ -138,6 +139,16 @@ class Pace:
         if left <= 0:
             raise Unavailable(f"{self._name}: took longer than {self._total:g} seconds")
         return left
+
+    def to_connect(self) -> float:
+        """Return the seconds that are left to connect.
+
+        Raises:
+            Unavailable: None are.
+        """
+        self.check()
+        left = self._start + self._patience.first - self._clock()
+        return min(self._patience.connect, left, self.left() or left)
 
     def check(self) -> None:
         """Raise Unavailable if the server is too slow. Called before every read from the network.

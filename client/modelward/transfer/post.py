@@ -33,7 +33,8 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
         url: Where to.
         body: The document.
         network: The way there; None for the direct one.
-        seconds: Most that all of it may take, however the server drips (attack row 8).
+        seconds: Most that all of it may take, however the server drips (attack row 8). Looking its
+            name up comes on top: only the system's resolver limits that.
 
     Raises:
         UsageError: It is not an http or https address.
@@ -46,7 +47,6 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
     headers = {"Content-Type": "application/json", "User-Agent": "modelward"}
     try:
         connection.connect()
-        # It may have tried several addresses in turn, each for as long as all of it may take.
         connection.sock.settimeout(pace.left())
         target = network.target(address)
         connection.request("POST", target, body, headers | network.headers(address))
