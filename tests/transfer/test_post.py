@@ -42,6 +42,28 @@ def test_drip(dripping: tuple[str, int]) -> None:
         post(f"http://127.0.0.1:{dripping[1]}/gossip", b"{}", seconds=SECONDS)
 
 
+def test_silence_after_a_byte_just_in_time() -> None:
+    """The last read waits for what is left, not for as long as all of it may take."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1 << 16)
+                time.sleep(SECONDS * 0.8)
+                connection.sendall(HEAD)
+                while connection.recv(1 << 16):
+                    pass  # until the device gives up
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        start = time.monotonic()
+        with pytest.raises(Unavailable, match="took longer than"):
+            post(f"http://127.0.0.1:{listener.getsockname()[1]}/gossip", b"{}", seconds=SECONDS)
+        assert time.monotonic() - start < SECONDS * 1.5
+        thread.join(30)
+
+
 def test_drip_after_an_address_that_swallows_everything(
     dripping: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,7 +249,7 @@ class Http:
                 return key, connection, self._send(connection, address, pace, headers)
             except (OSError, http.client.HTTPException):
                 pass  # a kept connection may have been closed while idle: that is no failed try
-        connection = self.network.connect(address, pace.to_connect(), redirected=redirected)
+        connection = self.network.connect(address, pace.wait(), redirected=redirected)
         if redirected:
             key = ("", "")  # never kept: it was made without this device's certificate
         return key, connection, self._send(connection, address, pace, headers)
@@ -265,7 +265,6 @@ class Http:
         try:
             target, more = self.network.target(address), self.network.headers(address)
             connection.request("GET", target, headers=dict(headers) | more)
-            connection.sock.settimeout(self.patience.connect)  # it was what was left to connect
             return connection.getresponse()
         except BaseException:
             connection.close()

@@ -140,20 +140,22 @@ class Pace:
             raise Unavailable(f"{self._name}: took longer than {self._total:g} seconds")
         return left
 
-    def to_connect(self) -> float:
-        """Return the seconds that are left to connect.
+    def wait(self) -> float:
+        """Return for how many seconds connecting, or a single read, may wait.
 
         Raises:
-            Unavailable: None are.
+            Unavailable: The server is too slow already.
         """
         self.check()
-        left = self._start + self._patience.first - self._clock()
-        return min(self._patience.connect, left, self.left() or left)
+        limits = [self._patience.connect, self.left()]
+        if not self._answered:
+            limits.append(self._start + self._patience.first - self._clock())
+        return max(0.001, min(limit for limit in limits if limit is not None))
 
     def check(self) -> None:
         """Raise Unavailable if the server is too slow. Called before every read from the network.
 
-        One read waits for at most `Patience.connect` seconds, so that no more can pass unchecked.
+        One read waits for no longer than `wait` says, so that no more can pass unchecked.
         """
         now = self._clock()
         self.left()

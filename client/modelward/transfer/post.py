@@ -46,8 +46,6 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
     connection.response_class = paced(pace)
     headers = {"Content-Type": "application/json", "User-Agent": "modelward"}
     try:
-        connection.connect()
-        connection.sock.settimeout(pace.left())
         target = network.target(address)
         connection.request("POST", target, body, headers | network.headers(address))
         response = connection.getresponse()

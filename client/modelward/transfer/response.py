@@ -21,14 +21,21 @@ class _PacedReader(io.RawIOBase):
     def __init__(self, inner: io.RawIOBase, pace: Pace, sock: socket.socket) -> None:
         self._inner = inner
         self._pace = pace
+        self._sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._pace.check()
-        count = self._inner.readinto(buffer)
+        wait = self._pace.wait()
+        if wait != self._sock.gettimeout():
+            self._sock.settimeout(wait)
+        try:
+            count = self._inner.readinto(buffer)
+        except TimeoutError:
+            self._pace.left()  # which says so if it was too slow for all of it, not for one read
+            raise
         if self._tls is None or not count or len(buffer) < RECORD:
             return count
         return count + _also_here(self._tls, memoryview(buffer)[count:])
