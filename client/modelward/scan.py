@@ -329,7 +329,8 @@ def _file_damage(device: Device) -> Iterable[Damage]:
 
 
 def _metadata(state: Path) -> list[str]:
-    return sorted(str(path.relative_to(state)) for path in (state / "tuf").glob("**/*.json"))
+    found = (*(state / "tuf").glob("*.json"), *(state / "tuf/root_history").glob("*.json"))
+    return sorted(str(path.relative_to(state)) for path in found)
 
 
 def _problem(state: Path, name: str, parse: Callable[[bytes], object]) -> str | None:

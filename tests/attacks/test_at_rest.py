@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 import modelward
-from modelward.errors import Refused
+from modelward.errors import ExitCode, Refused
 from modelward.install import verified
+from tests.simulator.folders import gone_after, nest
 
 ROW = 29
 pytestmark = pytest.mark.attack(ROW)
@@ -162,3 +163,33 @@ def test_swapped_between_check_and_load(scene):
         assert (model.version, model.fallback) == ("1.0.0", True)
     assert scene.world.client_here("status").code == 3
     scene._conclude("fell back", "11 install")
+
+
+@pytest.mark.parametrize("count", [1500, 5000])
+def test_folders_within_each_other(scene, count):
+    """Tampered at rest: folders within each other, to exhaust whoever looks into them"""
+    world = scene.world
+    world.publish("1.1.0")
+    scene.everyone_updates()
+    files = (world.device / "current/meter-reader").resolve()
+    with gone_after(world.device):
+        for tampered in (files, other_slot(files)):
+            nest(tampered, count)
+            for options, code in (((), ExitCode.REFUSED), (("--repair",), ExitCode.DONE)):
+                done = world.client_here("verify", None, *options)
+                assert done.code == code, done
+                (damage,) = done.json["problems" if code else "mended"]
+                assert damage["problem"] == "does not belong to the release"
+            assert world.client_here("verify").json["outcome"] == "intact"
+
+        nest(other_slot(files), count)
+        assert world.client_here("rollback").code == ExitCode.REFUSED
+        left = world.device / "slots/meter-reader/left"
+        left.mkdir()
+        nest(left, count)
+        assert world.client_here("gc", None, "--dry-run").code == ExitCode.DONE
+        assert world.client_here("gc").code == ExitCode.DONE
+        assert not left.exists()
+        retired = other_slot(files)
+        scene.conclude("no harm", "11 install")
+        assert not retired.exists()

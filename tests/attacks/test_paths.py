@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from modelward.errors import Gate
+from modelward.errors import ExitCode, Gate
 from modelward.formats.release import Blob, ReleaseFile
 from tests.attacks.scene import Scene
 from tests.simulator.chain import Link, digest
+from tests.simulator.folders import gone_after, nest
 from tests.simulator.thief import PUBLISHER, release_of
 
 FAKE = b"* * * * * root /tmp/owned\n"
@@ -102,3 +103,19 @@ def test_evidence_nested_10_000_deep(scene: Scene) -> None:
     evidence = chain.evidence_bytes() + b'{"payload":' * 10_000 + b"1" + b"}" * 10_000 + b"\n"
     scene.thief(*PUBLISHER).publish("1.1.0", chain.content, evidence)
     scene.refused_at(Gate.SUPPLY_CHAIN, "nested deeper than", tuf=False, checksums=False)
+
+
+@pytest.mark.attack(25)
+@pytest.mark.parametrize("count", [1500, 5000])
+def test_folders_that_are_swept(scene: Scene, count: int) -> None:
+    """Folders within each other, longer than a path can be, where leftovers are swept"""
+    device = scene.world.device
+    with gone_after(device):
+        for place in ("", "slots/meter-reader", "tuf", "generations"):
+            left = device / place / ".tmp-0123456789abcdef"
+            left.mkdir()
+            nest(left, count)
+        nest(device / "tuf", count)
+        assert scene.world.client_here("verify").code == ExitCode.DONE
+        scene.conclude("no harm", "11 install")
+        assert not [*device.glob(".tmp-*"), *device.glob("*/.tmp-*"), *device.glob("*/*/.tmp-*")]

@@ -305,10 +305,13 @@ class Recorder:
         folder = self._of(destination.parent)
         self._note("enter", folder, name=destination.name, child=self._of(source))
 
-    def _rename(self, source: Path, destination: Path) -> Iterator[None]:
-        child, came_from = self._of(source), (self._of(source.parent), source.name)
+    def _rename(
+        self, source: Path, destination: Path, out_of: int | None = None, into: int | None = None
+    ) -> Iterator[None]:
+        child = self._inodes[os.stat(source, dir_fd=out_of, follow_symlinks=False).st_ino]
+        came_from = (self._folder(source, out_of), source.name)
         yield
-        folder = self._of(destination.parent)
+        folder = self._folder(destination, into)
         self._note("move", folder, name=destination.name, child=child, source=came_from)
 
     def _exchange(self, one: Path, other: Path) -> Iterator[None]:
@@ -317,16 +320,20 @@ class Recorder:
         yield
         self._note("swap", folder, name=other.name, child=child, source=source, back=back)
 
-    def _unlink(self, path: Path) -> Iterator[None]:
-        folder = self._of(path.parent)
+    def _unlink(self, path: Path, folder: int | None = None) -> Iterator[None]:
+        inode = self._folder(path, folder)
         yield
-        self._note("leave", folder, name=path.name)
+        self._note("leave", inode, name=path.name)
 
     _remove_directory = _unlink
 
-    def _change_mode(self, path: Path, mode: int) -> Iterator[None]:
+    def _change_mode(self, path: Path | int, mode: int) -> Iterator[None]:
         yield
-        self._note("mode", self._of(path), mode=mode)
+        inode = os.stat(path).st_ino  # noqa: PTH116 - of what is open, too
+        self._note("mode", self._inodes[inode], mode=mode)
+
+    def _folder(self, path: Path, opened: int | None) -> int:
+        return self._of(path.parent) if opened is None else self._opened(opened)
 
     def _opened(self, descriptor: int) -> int:
         return self._inodes[os.fstat(descriptor).st_ino]

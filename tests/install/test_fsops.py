@@ -10,6 +10,10 @@ import pytest
 
 from modelward.errors import Gate, Unavailable, UsageError
 from modelward.install import fsops, syscalls
+from tests.crash import disk
+from tests.simulator.folders import gone_after, nest
+
+OPEN = Path("/proc/self/fd")
 
 
 class Recorder:
@@ -19,7 +23,7 @@ class Recorder:
         self.calls: list[str] = []
         self._wrap(monkeypatch, "rename", lambda _, to: f"rename {to.name}")
         self._wrap(monkeypatch, "make_directory", lambda path, _: f"mkdir {path.name}")
-        self._wrap(monkeypatch, "unlink", lambda path: f"unlink {path.name}")
+        self._wrap(monkeypatch, "unlink", lambda path, *_: f"unlink {path.name}")
         self._wrap(monkeypatch, "sync", lambda fd: f"fsync {self._name(fd)}")
 
     def _name(self, descriptor: int) -> str:
@@ -165,6 +169,69 @@ def test_remove_takes_anything(tmp_path):
         fsops.remove(place / name)
     assert names(place) == []
     assert names(outside) == ["kept"]
+
+
+@pytest.mark.parametrize("count", [1, 32, 33, 34, 1500, 5000])
+def test_remove_takes_any_number_of_folders_within_each_other(tmp_path, count):
+    place = tmp_path / "place"
+    (place / "a").mkdir(parents=True)
+    (place / "b").mkdir()
+    with gone_after(place):
+        nest(place / "a", count)
+        nest(place / "b", min(count, 100))
+        before = names(OPEN)
+        fsops.remove(place)
+        assert names(tmp_path) == []
+        assert names(OPEN) == before
+
+
+def test_a_removal_that_is_cut_is_taken_up_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsops, "_DEEPEST", 1)
+    root = tmp_path / "root"
+    (root / "place").mkdir(parents=True)
+    nest(root / "place", 6)
+    recorder = disk.Recorder(root)
+    with recorder.attached() as recording:
+        fsops.remove(root / "place")
+    assert sum(op.kind == "move" for op in recording.ops) > 1
+    for _, image in recording.cuts():
+        after = tmp_path / "after"
+        disk.write(image, after)
+        fsops.sweep(after)
+        assert names(after) in ([], ["place"])
+        fsops.remove(after)
+
+
+def test_folders_that_nobody_may_read_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(fsops, "_DEEPEST", 1)
+    inner = tmp_path / "place/a/b/c/d"
+    inner.mkdir(parents=True)
+    (inner / "file").touch()
+    for folder in (inner, *list(inner.parents)[:4]):
+        folder.chmod(0)
+    fsops.remove(tmp_path / "place")
+    assert names(tmp_path) == []
+
+
+def test_no_link_is_followed_that_takes_the_place_of_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/kept").touch()
+    (tmp_path / "place/inner").mkdir(parents=True)
+    swapped = tmp_path / "place/inner"
+    real = os.open
+
+    def swap(path, *arguments, **options):
+        if Path(path).name == "inner" and not swapped.is_symlink():
+            (tree,) = tmp_path.glob(".tmp-*")
+            (tree / "inner").rmdir()
+            (tree / "inner").symlink_to(tmp_path / "outside")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap)
+    with pytest.raises(NotADirectoryError):
+        fsops.remove(tmp_path / "place")
+    monkeypatch.undo()
+    assert names(tmp_path / "outside") == ["kept"]
 
 
 def test_sweep_removes_what_is_temporary_only(tmp_path):

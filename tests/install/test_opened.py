@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from modelward.install.opened import Folder, open_file
+from modelward.install.opened import Folder, files_below, open_file
+from modelward.install.space import freed
+from tests.simulator.folders import gone_after, nest
 
 
 @pytest.fixture
@@ -69,3 +71,24 @@ def test_nothing_but_a_regular_file_is_read(root, make):
     with Folder(root) as folder, pytest.raises(OSError, match="not a regular file"):
         folder.read("a/b/file", 1 << 20)
     assert len(list(open_now.iterdir())) == before
+
+
+@pytest.mark.parametrize(("name", "parts"), [("folder", 64), ("f" * 200, None)])
+def test_folders_within_each_other_are_not_looked_into_for_ever(root, name, parts):
+    (root / "place").mkdir()
+    (root / "place/away").symlink_to(root / "a")
+    with gone_after(root / "place"):
+        nest(root / "place", 5000, name)
+        unread: list[OSError] = []
+        found = [path.relative_to(root / "place").parts for path in
+                 files_below(root / "place", unread.append)]  # fmt: skip
+        assert [("away",), *([(name,) * parts] if parts else [])] == sorted(found, key=len)
+        assert [error.strerror for error in unread] == ([] if parts else ["File name too long"])
+        assert freed([root / "place"]) == (root / "place/away").lstat().st_blocks * 512
+
+
+def test_a_link_to_a_folder_frees_nothing_of_it(root):
+    (root / "a/b/file").write_bytes(bytes(100_000))
+    (root / "link").symlink_to("a")
+    assert freed([root / "link"]) < 100_000
+    assert freed([root / "a"]) >= 100_000

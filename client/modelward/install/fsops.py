@@ -22,6 +22,7 @@ from modelward.install.owner import check_owner
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
+_DEEPEST = 32  # folders within each other that are held open; no release has so many
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 _NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
 # Somebody writes to it, or it is another's; and the kernel's tree of hashes takes room, too.
@@ -283,20 +284,70 @@ def _set_aside(path: Path) -> Path:
 
 
 def _remove_tree(path: Path) -> None:
-    syscalls.change_mode(path, 0o755)
-    with os.scandir(path) as entries:
-        inner = sorted(entries, key=lambda entry: entry.name)
-    for entry in inner:
-        if entry.is_dir(follow_symlinks=False):
-            _remove_tree(Path(entry.path))
-        else:
-            _unlink(Path(entry.path))
+    """Remove a tree, however deep it is and however long its paths are."""
+    top = _enter(path)
+    try:
+        while _empty(top, top):
+            pass
+    finally:
+        os.close(top)
     syscalls.remove_directory(path)
 
 
-def _unlink(path: Path) -> None:
+def _empty(folder: int, top: int, depth: int = 0) -> bool:
+    """Remove what is in an open folder.
+
+    Somebody may have made more folders within each other than may be open, or are allowed in a
+    path: those below `_DEEPEST` are moved to the top of the tree (attack row 29).
+
+    Returns:
+        Whether any were, and are still to be removed there.
+    """
+    with os.scandir(folder) as entries:
+        inner = sorted(entries, key=lambda entry: entry.name)
+    moved = False
+    for entry in inner:
+        path = Path(entry.name)
+        if not entry.is_dir(follow_symlinks=False):
+            _unlink(path, folder)
+            continue
+        below = _enter(path, folder)
+        try:
+            if depth < _DEEPEST:
+                moved |= _empty(below, top, depth + 1)
+                syscalls.remove_directory(path, folder)
+            else:
+                aside = Path(f"{TEMPORARY}{secrets.token_hex(8)}")
+                syscalls.rename(path, aside, folder, top)
+                moved = True
+        finally:
+            os.close(below)
+    return moved
+
+
+def _enter(path: Path, folder: int | None = None) -> int:
+    """Open a folder, never what a link leads to, and let its owner empty it and move it."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, dir_fd=folder)
+    except PermissionError:
+        held = os.open(path, flags | os.O_PATH, dir_fd=folder)
+        try:
+            syscalls.change_mode(Path(f"/proc/self/fd/{held}"), 0o755)
+        finally:
+            os.close(held)
+        descriptor = os.open(path, flags, dir_fd=folder)
+    try:
+        syscalls.change_mode(descriptor, 0o755)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _unlink(path: Path, folder: int | None = None) -> None:
     with contextlib.suppress(FileNotFoundError):
-        syscalls.unlink(path)
+        syscalls.unlink(path, folder)
 
 
 def sweep(directory: Path, age: float = 0.0) -> None:

@@ -96,9 +96,11 @@ def make_directory(path: Path, mode: int) -> None:
         os.mkdir(path, mode)  # noqa: PTH102 - one system call, by its own name
 
 
-def rename(source: Path, destination: Path) -> None:
-    """Rename, replacing what is there, atomically."""
-    os.rename(source, destination)  # noqa: PTH104
+def rename(
+    source: Path, destination: Path, source_in: int | None = None, destination_in: int | None = None
+) -> None:
+    """Rename, replacing what is there, atomically; from and to open folders, if they are given."""
+    os.rename(source, destination, src_dir_fd=source_in, dst_dir_fd=destination_in)
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -124,16 +126,16 @@ def symlink(target: str, path: Path) -> None:
     os.symlink(target, path)  # noqa: PTH211
 
 
-def unlink(path: Path) -> None:
-    """Remove a name that is not a directory's."""
-    os.unlink(path)  # noqa: PTH108
+def unlink(path: Path, folder: int | None = None) -> None:
+    """Remove a name that is not a directory's, from an open folder, if one is given."""
+    os.unlink(path, dir_fd=folder)
 
 
-def remove_directory(path: Path) -> None:
-    """Remove an empty directory."""
-    os.rmdir(path)  # noqa: PTH106
+def remove_directory(path: Path, folder: int | None = None) -> None:
+    """Remove an empty directory, from an open folder, if one is given."""
+    os.rmdir(path, dir_fd=folder)
 
 
-def change_mode(path: Path, mode: int) -> None:
-    """Change who may do what with a file or directory."""
+def change_mode(path: Path | int, mode: int) -> None:
+    """Change who may do what with a file or directory, which may be open."""
     os.chmod(path, mode)  # noqa: PTH101
