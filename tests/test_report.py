@@ -22,7 +22,7 @@ from modelward.install.floors import COPIES
 from modelward.install.reports import MAX_QUEUED, ReportStore
 from modelward.report import Happened, tell
 from modelward.transfer.network import Network
-from modelward.transfer.post import post
+from modelward.transfer.post import Answer, post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
 from tests.daemon.test_trial import put_on_trial, start_too_often
@@ -152,6 +152,14 @@ def test_a_refusal_is_reported_once_an_hour_and_remembered(world, server, fleet)
     assert (last.counter, last.ended.outcome) == (4, "updated")
     assert (last.refused.outcome, last.refused.gate) == ("refused", "log")
     assert last.refused.reason == "it is not in the log"
+
+
+@pytest.mark.parametrize("status", [201, 400, 503])
+def test_an_answer_that_nests_100_000_deep_is_no_answer(world, server, fleet, monkeypatch, status):
+    settings(world, f'url = "{server.url}"')
+    monkeypatch.setattr(report, "post", lambda *_: Answer(status, b"[" * 100_000))
+    tell(device(world), Happened("refused", "log", "it is not in the log"))
+    assert bool(ReportStore(world.device).pending()) == (status == 503)
 
 
 def test_an_update_that_is_refused_is_reported(world, server, fleet):

@@ -395,7 +395,7 @@ def _send(device: Device, store: ReportStore) -> Sent:
 
 def _compare(device: Device, answer: Answer) -> None:
     """Compare the log that the server shows with one's own. Both did, then."""
-    with contextlib.suppress(ValueError, AttributeError, ModelwardError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError, ModelwardError):
         shown = json.loads(answer.body).get("checkpoint")
         if isinstance(shown, str):
             log_memory.gossip(device, shown.encode())
@@ -403,7 +403,7 @@ def _compare(device: Device, answer: Answer) -> None:
 
 def _words(answer: Answer) -> str:
     """Return what the server said of it, for people."""
-    with contextlib.suppress(ValueError, AttributeError):
+    with contextlib.suppress(ValueError, AttributeError, RecursionError):
         said = json.loads(answer.body).get("reason")
         return f" ({shorten(said)[:200]})" if isinstance(said, str) else ""
     return ""

@@ -51,6 +51,12 @@ def places(value, path=()):
             yield from places(inner, (*path, key))
 
 
+@EACH_PARSER
+@pytest.mark.parametrize("bracket", [b"[", b'{"a":'])
+def test_any_nesting(name, bracket):
+    parse(name, bracket * 100_000)
+
+
 @pytest.mark.fuzz
 @EACH_PARSER
 @given(data=st.binary(max_size=200))

@@ -165,7 +165,7 @@ def environment() -> dict[str, str]:
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         event = json.loads(line)
         if isinstance(event, dict):
             return event

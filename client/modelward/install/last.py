@@ -25,6 +25,6 @@ def read(state: Path) -> dict[str, Any] | None:
     """Return how the last update ended, or None."""
     try:
         value = json.loads(read_file(state / FILE, CAP))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and "time" in value and "outcome" in value else None

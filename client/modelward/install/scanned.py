@@ -33,6 +33,6 @@ def age(state: Path, boot: str, now: float) -> float:
     try:
         noted = json.loads(read_file(state / FILE, _CAP))
         passed = now - float(noted["at"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return float("inf")
     return passed if noted["boot"] == boot and passed >= 0 else float("inf")

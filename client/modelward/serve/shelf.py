@@ -148,7 +148,7 @@ class Shelf:
             if known is None or known[0] != stamp:
                 version = json.loads(plain_file.read(path, METADATA_CAP))["signed"]["version"]
                 known = self._versions[path] = (stamp, int(version))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return known[1]
 

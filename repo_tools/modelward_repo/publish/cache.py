@@ -151,7 +151,7 @@ class Cache:
     def _read(self, path: Path) -> Mapping[str, Any] | None:
         try:
             note = json.loads(path.read_bytes()[:_CAP])
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return note if isinstance(note, dict) else None
 

@@ -176,7 +176,7 @@ def owner_names(policy_document: bytes | None) -> dict[str, str]:
     """Return the names of a layout's owners by key id, where their policy's document says them."""
     try:
         owners = json.loads(policy_document or b"{}").get("layout", {}).get("owners", {})
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {
         keyid: key[tuf.HOLDER]
