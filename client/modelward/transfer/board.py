@@ -111,6 +111,7 @@ class Board:
         self._hasher = Condition(self._lock)
         self._fetchers = Condition(self._lock)
         self._idle = Condition(self._lock)  # connections that sit out
+        self._ahead = Condition(self._lock)  # those that wait for the disk
         self._extend()
 
     # --- for everybody
@@ -182,6 +183,9 @@ class Board:
                 elif self._may_begin(me, piece):
                     me.waiting, me.heard = False, self._clock()
                     return piece, self._attempt(me, piece, offset)
+                else:
+                    self._ahead.wait(_POLL)
+                    continue
                 self._fetchers.wait(_POLL)
             return None
 
@@ -233,7 +237,7 @@ class Board:
                 if piece in connection.behind:
                     connection.behind.remove(piece)
             self._free_data(piece)
-            self._fetchers.notify_all()
+            self._ahead.notify_all()
             if not self._unwritten:
                 self._hasher.notify()
 
@@ -321,6 +325,7 @@ class Board:
     def _wake_connections(self) -> None:
         self._fetchers.notify_all()
         self._idle.notify_all()
+        self._ahead.notify_all()
 
     def _extend(self) -> None:
         while len(self._window) < WINDOW:
