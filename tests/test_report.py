@@ -193,13 +193,18 @@ def test_what_goes_back_without_an_update_is_reported(world, server, fleet, comm
 def connections(monkeypatch) -> list[object]:
     """The addresses that this process has connected to."""
     made: list[object] = []
-    connect = socket.socket.connect
 
-    def noted(self: socket.socket, address: object) -> None:
-        made.append(address)
-        connect(self, address)
+    def note(name: str) -> None:
+        connect = getattr(socket.socket, name)
 
-    monkeypatch.setattr(socket.socket, "connect", noted)
+        def noted(self: socket.socket, address: object) -> object:
+            made.append(address)
+            return connect(self, address)
+
+        monkeypatch.setattr(socket.socket, name, noted)
+
+    note("connect")
+    note("connect_ex")
     return made
 
 

@@ -67,7 +67,13 @@ def do(jobs: Sequence[Job], cache: Cache, watch: Watch, processes: int | None = 
             run(job, cache, processors, lambda count, job=job: watch.advances(job, count))  # type: ignore[misc]
             watch.ends(job)
         return
-    _in_processes(order, cache, watch, processes, max(1, processors // processes))
+    try:
+        _in_processes(order, cache, watch, processes, max(1, processors // processes))
+    except BrokenProcessPool as error:
+        raise ModelwardError(
+            "a process that prepares files was killed, perhaps because memory ran out",
+            "run the same command again, it goes on from there; `--jobs 1` takes least memory",
+        ) from error
 
 
 def _in_processes(
@@ -85,6 +91,8 @@ def _in_processes(
     over = context.Event()
     with ProcessPoolExecutor(processes, context, _start, (messages, over)) as pool:
         running = {pool.submit(_work, job, cache, threads): job for job in jobs}
+        # The pool watches those processes that it had when it was last given something to do.
+        pool.submit(int).cancel()
         try:
             while running:
                 done, _ = wait(running, TICK, FIRST_COMPLETED)
@@ -104,13 +112,7 @@ def _finish(
 ) -> None:
     for future in done:
         job = running.pop(future)
-        try:
-            future.result()
-        except BrokenProcessPool as error:
-            raise ModelwardError(
-                "a process that prepares files was killed, perhaps because memory ran out",
-                "run the same command again, it goes on from there; `--jobs 1` takes least memory",
-            ) from error
+        future.result()
         watch.ends(job)
 
 

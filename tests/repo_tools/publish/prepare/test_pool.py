@@ -59,13 +59,14 @@ def test_what_fails_ends_all(
     assert not multiprocessing.active_children()
 
 
-def test_a_process_that_is_killed_is_said(tmp_path: Path) -> None:
-    """As the kernel does where memory runs out."""
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_process_that_is_killed_is_said(tmp_path: Path, place: int) -> None:
+    """As the kernel does where memory runs out; the one that was started last, too."""
 
     def kill() -> None:
-        while not (processes := multiprocessing.active_children()):
+        while len(processes := multiprocessing.active_children()) < 2:
             time.sleep(0.01)
-        processes[0].kill()
+        sorted(processes, key=lambda process: process.pid or 0)[place].kill()
 
     endless = [job(tmp_path / "long", FOR_EVER, name) for name in ("1st", "2nd")]
     killer = threading.Thread(target=kill)
