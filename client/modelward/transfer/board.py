@@ -180,6 +180,8 @@ class Board:
                         return None  # the rest of the stream is another's, or has to wait
                 elif piece.arrived or me.number not in (piece.owner, piece.rival):
                     return None
+                elif not self._fits(me, piece, offset):
+                    return None  # since it was asked for, somebody brought more of it
                 elif self._may_begin(me, piece):
                     me.waiting, me.heard = False, self._clock()
                     return piece, self._attempt(me, piece, offset)
@@ -344,6 +346,13 @@ class Board:
             if piece.extent.start <= offset < piece.extent.stop:
                 return piece
         return None
+
+    @staticmethod
+    def _fits(me: Connection, piece: Piece, offset: int) -> bool:
+        """Tell whether what comes at an offset begins a piece, or goes on with what is here."""
+        is_kept = piece.rival != me.number and piece.data is not None
+        kept = piece.data.filled if is_kept and piece.data else 0
+        return offset in (piece.extent.start, piece.extent.start + kept)
 
     @staticmethod
     def _may_begin(me: Connection, piece: Piece) -> bool:
