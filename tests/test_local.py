@@ -17,8 +17,9 @@ from modelward.device import Device
 from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
 from modelward.formats.release import Requirements
-from modelward.install import trial
+from modelward.install import syscalls, trial
 from modelward.install.reports import ReportStore
+from modelward.install.slots import Slots
 from modelward.update import update
 from tests.crash.sticks import Silent
 from tests.install.test_trial import cut_at
@@ -27,6 +28,7 @@ from tests.simulator.thief import CHANNEL, SERVER, Thief
 from tests.simulator.world import MODEL, TOKENIZER, World
 
 KEYS = (*SERVER, CHANNEL)
+INTERRUPTED = 130
 PASS, FAIL = [sys.executable, "-c", "pass"], [sys.executable, "-c", "raise SystemExit('too slow')"]
 
 
@@ -529,3 +531,60 @@ def test_component_that_is_held_stops_what_needs_another(world, run):
         {"model": MODEL, "before": "1.3.0", "after": "1.2.0", "revoked": False},
         {"model": TOKENIZER, "before": "2.0.0", "after": "1.0.0", "revoked": False},
     ]
+
+
+# --- a full disk, seen from outside: what a recovery could not note holds for all of a command
+
+
+def superseding_was_cut(world: World, server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.2.0 is on trial and revoked; who was to put 1.1.0 in its place was ended before that."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    health(world, soak="1h")
+    world.publish("1.2.0")
+    assert world.client_here("update", server).code == ExitCode.DONE
+    revoke(world, "1.2.0", offer="1.1.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "switch", end)
+        assert world.client_here("update", server).code == INTERRUPTED
+
+
+def test_a_stale_note_keeps_nobody_from_going_back(world, server, monkeypatch):
+    superseding_was_cut(world, server, monkeypatch)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        for name in ("create", "symlink", "make_directory"):
+            disk.setattr(syscalls, name, full)
+        world.client_here("rollback", None)
+    assert version(world) == "1.1.0"
+
+
+def test_a_stale_note_confirms_nothing_when_room_comes(world, server, monkeypatch):
+    superseding_was_cut(world, server, monkeypatch)
+    floors = Device(load(world.device, {})).floors.load().releases
+    health(world, FAIL, soak="1h")
+    create, sweep, is_full = syscalls.create, Slots.sweep, [True]
+
+    def create_if_room(path, *details):
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return create(path, *details)
+
+    def make_room(self):
+        sweep(self)
+        is_full.clear()
+
+    with monkeypatch.context() as disk:
+        disk.setattr(syscalls, "create", create_if_room)
+        disk.setattr(Slots, "sweep", make_room)
+        done = world.client_here("update", server)
+    assert done.code == ExitCode.ROLLED_BACK, done
+    assert (version(world), Device(load(world.device, {})).floors.load().releases) == (
+        "1.1.0",
+        floors,
+    )

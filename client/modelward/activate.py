@@ -15,6 +15,7 @@ from modelward.device import Device
 from modelward.errors import Gate, RolledBack
 from modelward.formats import strict
 from modelward.formats.installed import Slot
+from modelward.formats.journal import Phase
 from modelward.install import health
 from modelward.trust import clock
 
@@ -129,7 +130,7 @@ def may_commit(device: Device, changed: Mapping[str, Slot]) -> bool:
     if any(active.get(model) == slot for model, slot in changed.items()):
         return False
     trial = device.trials.journal.trial
-    return trial is None or not trial.left
+    return trial is None or trial.phase is Phase.COMMITTING or not trial.left
 
 
 def _judge_trial(device: Device, watch: Watch, now: datetime) -> dict[str, Slot]:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,9 +80,9 @@ class Device:
         """What may only rise."""
         return FloorStore(self.config.state)
 
-    @property
+    @cached_property
     def trials(self) -> Trials:
-        """What takes releases on trial."""
+        """What takes releases on trial; the same each time: it may remember what it cannot save."""
         return Trials(self.config.state, self.slots, self.floors, self.boot, self.uptime)
 
     @property

@@ -639,3 +639,29 @@ def test_a_trial_goes_back_to_no_mixture_that_nobody_approved(tmp_path):
         site.trials.roll_back("no good", site.now)
         assert site.versions()[0] == good
         site.install(OTHER_TWO)  # which needs nothing
+
+
+@pytest.mark.parametrize("stopped", ["killed", "without power"])
+def test_soak_goes_on_after_a_cut_before_what_supersedes(on_trial: Site, stopped: str) -> None:
+    site = on_trial
+    site.trials.healthy()
+    good = site.slots.generation(site.trials.journal.trial.good).active
+    with cut_at(site.trials._slots, "switch"):
+        site.trials.switch({}, 0, confirmed=True, kept=dict(good))
+    if stopped == "killed":
+        site.trials.recover(site.now)
+    else:
+        reboot(site)
+    trial = site.trials.look()
+    assert trial is not None
+    assert (trial.phase, trial.left) == (Phase.TRIAL, 3600)
+
+
+def test_going_back_is_told_with_its_own_reason(on_trial: Site) -> None:
+    """Another release failed, under a clock that was years ahead."""
+    site = on_trial
+    other = {"other": site.stage(OTHER)}
+    site.trials.fail(other, "golden outputs differ", site.now + timedelta(days=1500))
+    with cut_at(site.trials._slots, "switch"):
+        site.trials.roll_back("the command says no", site.now)
+    assert site.trials.recover(site.now).rolled_back == "the command says no"

@@ -229,12 +229,10 @@ class Journal:
     failed: Mapping[str, Failure] = field(default_factory=dict)
     pins: Mapping[str, Pin] = field(default_factory=dict)
 
-    @property
-    def last_reason(self) -> str:
-        """Why what failed last did."""
-        failed = [failure for failure in self.failed.values() if failure.reason]
-        last = max(failed, key=lambda failure: failure.at, default=None)
-        return last.reason if last else "it did not work"
+    def why(self, slots: Mapping[str, Slot]) -> str:
+        """Return why releases failed, as far as that is known."""
+        failed = (self.failed.get(slot.sha256) for slot in slots.values())
+        return next((each.reason for each in failed if each and each.reason), "it did not work")
 
     @classmethod
     def parse(cls, data: bytes) -> "Journal":

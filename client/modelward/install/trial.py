@@ -198,16 +198,24 @@ class Trials:
             self._finish_commit(journal, self._floors.load())
             return Recovered(("finished an update that was interrupted",))
         if trial.phase is Phase.RETURNING:
-            back = self._slots.installed().number == trial.good
+            back, why = self._slots.installed().number == trial.good, self._why(journal, trial)
             closed = self._finish_return(journal)
-            # Who went back may not have lived to tell. On a full disk, once is enough.
-            reason = None if back and not closed else journal.last_reason
+            # Who went back may not have lived to tell: better twice. On a full disk once is enough.
+            reason = None if back and not closed else why
             return Recovered(("finished going back, which was interrupted",), reason)
         if trial.starts > MAX_STARTS:
             reason = f"the device was started {trial.starts} times while it was on trial"
             self.roll_back(reason, now)
             return Recovered(rolled_back=reason)
         return Recovered()
+
+    def _why(self, journal: Journal, trial: Trial) -> str:
+        """Return why a trial was ended."""
+        bad: Mapping[str, Slot] = {}
+        with contextlib.suppress(Refused):
+            good = self._slots.generation(trial.good)
+            bad = self._slots.generation(trial.generation).changed_since(good)
+        return journal.why(bad)
 
     def _without_a_note(
         self, before: Journal, journal: Journal, error: OSError, now: datetime
@@ -293,6 +301,11 @@ class Trials:
             following = back.with_releases(slots, revoked)
             following = replace(following, number=installed.number + 1)
             trial = self._trial(Phase.COMMITTING, good, following, 0)
+            if journal.trial and journal.trial.phase is Phase.TRIAL:
+                # Cut before the switch, what was on trial remains so for as long as it was to.
+                trial = replace(
+                    self._looked_at(journal.trial), phase=trial.phase, generation=trial.generation
+                )
         else:
             back = revocation.to_go_back_to(self._slots, back, on_trial, revoked)
             good = self._prepared_good(good, back, installed)
