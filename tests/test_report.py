@@ -123,6 +123,16 @@ def test_a_check_reports_nothing(world, server, fleet):
     assert server.posts == ["/reports"]
 
 
+def test_a_check_that_is_refused_sends_what_waits(world, server, fleet):
+    timestamp = world.repository / "metadata/timestamp.json"
+    unsigned = timestamp.read_bytes().replace(b'"sig":', b'"sog":')
+    server.lie("/metadata/timestamp.json", instead(unsigned))
+    assert waiting(world) == 1
+    assert world.client_here("check", server).code == ExitCode.REFUSED
+    assert (waiting(world), server.posts) == (0, ["/reports"])
+    assert [each.counter for each in stored(fleet)] == [1]  # of what was only a check, nothing
+
+
 @pytest.mark.parametrize("part", ["installed", "floors"])
 def test_what_cannot_be_read_is_reported_once(world, server, fleet, monkeypatch, part):
     world.client_here("report", server)

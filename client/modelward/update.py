@@ -13,7 +13,7 @@ from typing import Any
 from modelward import activate, bring, fastpath, intact, ledger, neighbours, report, settings
 from modelward.bring import Watch
 from modelward.device import Device
-from modelward.errors import Gate, ModelwardError, Refused
+from modelward.errors import Gate, ModelwardError, Refused, RolledBack
 from modelward.examine import Examined, at_gate, look_inside
 from modelward.formats import strict
 from modelward.formats.floors import Floors, TimeFloor
@@ -236,12 +236,19 @@ def update(  # noqa: PLR0913 - the last five are named, and seldom given
 def _reported(device: Device, *, only_check: bool, send: bool) -> Iterator[list[report.Happened]]:
     """Queue a signed report of how this ends, and send it once nothing waits for it any more.
 
-    Of what was only a check, if something went back; what waited before is sent, too.
+    Of what was only a check, if something went back; however it ends, what waited before is sent.
     """
     ended: list[report.Happened] = []
     if only_check:
-        with report.rollbacks(device, send=send):
+        try:
             yield ended
+        except RolledBack as error:
+            report.went_back(device, error, send=send)
+            raise
+        except ModelwardError:
+            if send:
+                report.send_waiting(device)
+            raise
         if send:
             report.send_waiting(device)
         return
