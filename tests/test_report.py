@@ -5,7 +5,9 @@ import itertools
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from modelward.device import Device
 from modelward.errors import ExitCode, ModelwardError, Unavailable
 from modelward.formats import report as reports
 from modelward.formats.report import Report
-from modelward.install import fsops
+from modelward.install import reports as store_of_reports
 from modelward.install.device_key import load_or_make
 from modelward.install.floors import COPIES
 from modelward.install.reports import MAX_QUEUED, ReportStore
@@ -28,7 +30,7 @@ from modelward_repo.fleet.store import Fleet
 from tests.daemon.test_trial import put_on_trial, start_too_often
 from tests.install.test_floors import cannot_read
 from tests.simulator.server import Server, instead
-from tests.simulator.world import MODEL, World, now
+from tests.simulator.world import MODEL, Done, World, now
 
 PERIOD = timedelta(days=1)
 
@@ -433,11 +435,72 @@ def test_a_dry_run_writes_nothing(world, server):
 
 
 def test_two_at_once(world, server, fleet):
-    with fsops.lock(ReportStore(world.device).lock):
+    with ReportStore(world.device).sending():
         tell(device(world), Happened("refused", "log", "x"))
         done = world.client_here("report", server)
+        assert waiting(world) == 2
     assert done.code == ExitCode.UNAVAILABLE
     assert "is sending reports" in done.json["reason"]
+    assert not server.posts
+
+
+@pytest.mark.parametrize("command", ["gc", "update"])
+def test_what_goes_back_while_another_sends_is_sent_by_that_one(
+    world, server, fleet, monkeypatch, command
+):
+    follow(world, server)
+    put_on_trial(world.device, 'soak = "1h"')
+    world.publish("1.1.0")
+    assert world.client_here("update").code == ExitCode.DONE
+    start_too_often(world)
+    meanwhile: list[Done] = []
+
+    def slowly(*arguments: Any) -> Answer:
+        if not meanwhile:
+            meanwhile.append(world.client_here(command))
+        return post(*arguments)
+
+    monkeypatch.setattr(report, "post", slowly)
+    sent = world.client_here("report")
+    assert [done.code for done in meanwhile] == [ExitCode.ROLLED_BACK]
+    assert (sent.json["received"], waiting(world)) == (2, 0)
+    assert stored(fleet)[-1].refused.outcome == "rolled back"
+
+
+def test_what_comes_too_late_for_the_one_that_sends_is_sent_by_the_next_check(world, server, fleet):
+    follow(world, server)
+    world.client_here("update")
+    assert (world.device / "rest.json").exists()
+    with ReportStore(world.device).sending():
+        tell(device(world), Happened("refused", "log", "x"))
+        assert waiting(world) == 1
+    assert world.client_here("update").json["outcome"] == "unchanged"
+    assert stored(fleet)[-1].refused.reason == "x"
+
+
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_whoever_holds_the_chain_is_waited_for_but_not_for_ever(world, monkeypatch, patience):
+    monkeypatch.setattr(store_of_reports, "PATIENCE", patience)
+    store = ReportStore(world.device)
+    before = store.last()
+    with ThreadPoolExecutor() as pool:
+        with store.chain():
+            told = pool.submit(tell, device(world), Happened("refused", "log", "x"), send=False)
+            done, _ = wait([told], timeout=0.5)
+            assert (bool(done), store.last()) == (not patience, before)
+        told.result()
+    assert store.last() == before + bool(patience)
+
+
+def test_a_receipt_is_noted_while_the_chain_does_not_grow(world, monkeypatch):
+    monkeypatch.setattr(store_of_reports, "PATIENCE", 0.0)
+    monkeypatch.setattr(report, "post", lambda *_: Answer(201, b"{}"))
+    store = ReportStore(world.device)
+    with store.chain():
+        report.send_waiting(device(world))
+        assert store.pending() == (1,)
+    report.send_waiting(device(world))
+    assert not store.pending()
 
 
 def test_an_error_says_what_happened():

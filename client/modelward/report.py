@@ -16,7 +16,14 @@ from tuf.api.exceptions import RepositoryError
 
 from modelward import fastpath, log_memory
 from modelward.device import Device
-from modelward.errors import FormatError, ModelwardError, RolledBack, Unavailable, UsageError
+from modelward.errors import (
+    Busy,
+    FormatError,
+    ModelwardError,
+    RolledBack,
+    Unavailable,
+    UsageError,
+)
 from modelward.formats import report as reports
 from modelward.formats import strict
 from modelward.formats.dsse import Envelope
@@ -25,7 +32,7 @@ from modelward.formats.installed import Installed
 from modelward.formats.leaf import REPOSITORY_FIELD
 from modelward.formats.log_evidence import LogEvidence
 from modelward.formats.report import Alarm, Ended, Report, Running, SeenFloors, SeenLog, shorten
-from modelward.install import device_key, fsops, last
+from modelward.install import device_key, last
 from modelward.install.reports import ReportStore
 from modelward.log_memory import Memory
 from modelward.transfer.network import Network
@@ -36,7 +43,6 @@ PATH = "/reports"
 AGAIN = timedelta(hours=1)  # the same refusal is reported this often
 RECEIVED = (200, 201, 202, 204)
 NEVER = (400, 409, 413, 422)  # trying again would not help: this very report is not wanted
-BUSY = "is sending reports"
 NOTEWORTHY = ("updated", "refused", "rolled back")
 Found = TypeVar("Found")
 
@@ -104,13 +110,13 @@ def tell(device: Device, happened: Happened | None, *, send: bool = True) -> Non
         if not _is_news(device, store, happened) and not store.pending():
             return
         store.prepare()
-        with fsops.lock(store.lock, BUSY):
+        with store.chain():
             if _is_news(device, store, happened):
                 _queue(device, store, happened)
-            if send:
-                _send(device, store)
-            else:
-                fastpath.forget(device.config.state)
+        if send:
+            _send_or_leave(device, store)
+        else:
+            fastpath.forget(device.config.state)
 
 
 def send_waiting(device: Device) -> None:
@@ -120,8 +126,7 @@ def send_waiting(device: Device) -> None:
     with contextlib.suppress(OSError, ModelwardError):
         store = ReportStore(device.config.state)
         if store.pending():
-            with fsops.lock(store.lock, BUSY):
-                _send(device, store)
+            _send_or_leave(device, store)
 
 
 @contextlib.contextmanager
@@ -158,8 +163,9 @@ def now(device: Device) -> Sent:
         )
     store = ReportStore(device.config.state)
     store.prepare()
-    with fsops.lock(store.lock, BUSY):
-        _queue(device, store, None)
+    with store.sending():
+        with store.chain():
+            _queue(device, store, None)
         return _send(device, store)
 
 
@@ -366,13 +372,25 @@ def _evidence(memory: Memory) -> tuple[LogEvidence, ...]:
     return tuple(chosen)
 
 
+def _send_or_leave(device: Device, store: ReportStore) -> None:
+    """Send what waits, or leave it to whoever is sending; if that one is past it, to the next."""
+    try:
+        with store.sending():
+            _send(device, store)
+    except Busy:
+        fastpath.forget(device.config.state)
+
+
 def _send(device: Device, store: ReportStore) -> Sent:
-    """Send what waits, the oldest first, until the server is not to be had."""
+    """Send what waits, the oldest first, until the server is not to be had.
+
+    So is what others queue meanwhile.
+    """
     url = (device.config.reports.url or device.config.repository) + PATH
     network = Network.of(device.config.transfer)
-    received = refused = 0
+    counter = received = refused = 0
     problem = ""
-    for counter in store.pending():
+    while counter := next((each for each in store.pending() if each > counter), 0):
         data = store.read(counter)
         if data is not None:
             try:

@@ -6,6 +6,8 @@
     reports/sent                the counter of the newest that was received
 """
 
+import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from modelward import plain_file
@@ -15,6 +17,8 @@ from modelward.install.owner import check_owner
 
 FOLDER = "reports"
 MAX_QUEUED = 32  # envelopes: a device that reaches nobody must not fill its disk
+PATIENCE = 30.0  # seconds: whoever holds the chain writes a small file or two
+_POLL = 0.02  # seconds
 _SENT = "sent"
 _DIGITS = 12
 
@@ -29,10 +33,27 @@ class ReportStore:
     def __init__(self, state: Path) -> None:
         self._folder = state / FOLDER
 
-    @property
-    def lock(self) -> Path:
-        """What to hold while the chain grows or the queue is sent."""
-        return self._folder / "lock"
+    def chain(self) -> AbstractContextManager[None]:
+        """Hold the chain and the queue while either changes. Others are waited for.
+
+        Raises:
+            Busy: Another process has held it for longer than anything takes.
+        """
+        end = time.monotonic() + PATIENCE
+
+        def keep_waiting(_holder: str) -> bool:
+            time.sleep(_POLL)
+            return time.monotonic() < end
+
+        return fsops.lock(self._folder / "lock", "is making a report", keep_waiting)
+
+    def sending(self) -> AbstractContextManager[None]:
+        """Be the one that sends, for as long as that takes. The chain may grow meanwhile.
+
+        Raises:
+            Busy: Another process is sending.
+        """
+        return fsops.lock(self._folder / "sending.lock", "is sending reports")
 
     def prepare(self) -> None:
         """Make the folder.
@@ -71,7 +92,7 @@ class ReportStore:
             return 0
 
     def add(self, counter: int, data: bytes) -> None:
-        """Queue a report, durably. The oldest give way where too many wait."""
+        """Queue a report, durably; whoever does holds `chain`. The oldest of too many give way."""
         self.prepare()
         fsops.sweep(self._folder)
         fsops.write_file(self._path(counter), data, 0o600)
@@ -79,8 +100,9 @@ class ReportStore:
 
     def received(self, counter: int) -> None:
         """Note that a report, and so every older one, need not be sent again."""
-        fsops.write_file(self._folder / _SENT, str(counter).encode())
-        self._drop()
+        with self.chain():
+            fsops.write_file(self._folder / _SENT, str(counter).encode())
+            self._drop()
 
     def _drop(self) -> None:
         sent, counters = self.sent(), self._counters()
