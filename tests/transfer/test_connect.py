@@ -65,11 +65,14 @@ def refused() -> Place:
 
 @pytest.fixture
 def resolve(monkeypatch: pytest.MonkeyPatch) -> Names:
-    """Return what makes every name have these addresses, in this order."""
+    """Return what makes every name have these addresses, in this order, after so many seconds."""
 
-    def names(*places: Place) -> None:
-        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
+    def names(*places: Place, after: float = 0.0) -> None:
+        def found(*_args: object, **_options: object) -> list[connect.Address]:
+            time.sleep(after)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+
+        monkeypatch.setattr(socket, "getaddrinfo", found)
 
     return names
 
@@ -94,6 +97,10 @@ def send(url: str) -> bytes:
     return post(url, b"{}", seconds=SECONDS).body
 
 
+def reach(name: str, seconds: float) -> socket.socket:
+    return connect.connect(connect.look_up((name, 80)), seconds)
+
+
 @pytest.mark.parametrize("way", [fetch, ask, send])
 def test_addresses_that_swallow_everything(way, silent, resolve):
     resolve(*[silent] * 6)
@@ -108,6 +115,20 @@ def test_the_good_one_is_last(way, silent, refused, good, resolve):
         assert way(URL) == b"hello"
 
 
+@pytest.mark.parametrize("way", [fetch, ask, send])
+def test_looking_the_name_up_comes_on_top(way, good, resolve):
+    """The first nameserver is dead: what the server received must not count as not sent."""
+    resolve(good, after=2.2 * SECONDS)
+    assert way(URL) == b"hello"
+
+
+def test_a_server_is_not_waited_for_while_its_name_is_looked_up(silent, resolve):
+    resolve(silent, after=SECONDS)
+    with pytest.raises(Unavailable, match="timed out") as failure:
+        fetch(URL)
+    assert failure.value.vain < 1.5 * SECONDS
+
+
 @pytest.mark.parametrize("way", [fetch, send])
 def test_tls_is_part_of_it(way, silent, resolve):
     with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -119,16 +140,16 @@ def test_tls_is_part_of_it(way, silent, resolve):
 def test_thousands_of_addresses(silent, resolve):
     resolve(*[silent] * 5000)
     with within(2 * SECONDS), pytest.raises(TimeoutError):
-        connect.connect(("many.example", 80), SECONDS)
+        reach("many.example", SECONDS)
 
 
 def test_one_that_refuses_costs_nothing(refused, good, resolve):
     resolve(*[refused] * 20, good)
-    with within(connect.APART), connect.connect(("many.example", 80), SECONDS) as connection:
+    with within(connect.APART), reach("many.example", SECONDS) as connection:
         assert connection.getpeername() == good
     resolve(*[refused] * 2)
     with within(connect.APART), pytest.raises(ConnectionRefusedError):
-        connect.connect(("many.example", 80), SECONDS)
+        reach("many.example", SECONDS)
 
 
 def test_a_family_that_this_device_lacks(good, monkeypatch):
@@ -137,7 +158,7 @@ def test_a_family_that_this_device_lacks(good, monkeypatch):
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", good),
     ]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
-    with connect.connect(("many.example", 80), SECONDS) as connection:
+    with reach("many.example", SECONDS) as connection:
         assert connection.getpeername() == good
 
 
@@ -152,7 +173,7 @@ def test_one_that_is_slow_is_not_given_up_for_the_next(resolve):
         resolve(*[slow.getsockname()] * 8)
         empty = threading.Timer(0.6, lambda: [slow.accept()[0].close() for _ in range(2)])
         empty.start()
-        with connect.connect(("many.example", 80), 5) as connection:
+        with reach("many.example", 5) as connection:
             assert connection.getpeername() == slow.getsockname()
             assert 0 < (connection.gettimeout() or 0) < 4.5
         empty.join()
@@ -161,4 +182,4 @@ def test_one_that_is_slow_is_not_given_up_for_the_next(resolve):
 def test_a_name_without_addresses(resolve):
     resolve()
     with pytest.raises(OSError, match="no address"):
-        connect.connect(("none.example", 80), SECONDS)
+        reach("none.example", SECONDS)

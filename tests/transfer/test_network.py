@@ -6,6 +6,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.network import Network, parse
+from modelward.transfer.pace import Pace
 from modelward.transfer.response import RECORD
 
 HASTY = Patience(connect=2, first=2, tries=1)
@@ -322,7 +324,8 @@ def test_ipv6():
     ],
 )
 def test_ports(url, port):
-    assert Network().connect(parse(url), 1.0).port == port
+    pace = Pace(url, HASTY, time.monotonic, None)
+    assert Network().connect(parse(url), 1.0, pace).port == port
 
 
 # --- redirects

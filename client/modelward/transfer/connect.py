@@ -10,20 +10,33 @@ import os
 import selectors
 import socket
 import time
+from collections.abc import Sequence
 
 APART = 0.25  # seconds until the next address is tried as well
 MOST = 32  # addresses of one name that are tried
 
+Address = tuple[int, int, int, str, tuple[object, ...]]  # as `socket.getaddrinfo` describes it
 
-def connect(
-    place: tuple[str, int], seconds: float, source: tuple[str, int] | None = None
-) -> socket.socket:
-    """Return a connection to whichever address of a name takes it first.
 
-    Looking the name up comes before that; only the system's resolver limits how long it takes.
+def look_up(place: tuple[str, int]) -> Sequence[Address]:
+    """Return the addresses of a name; only the system's resolver limits how long it takes.
 
     Args:
         place: Name or address, and port.
+
+    Raises:
+        OSError: It has none.
+    """
+    return socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[:MOST]
+
+
+def connect(
+    addresses: Sequence[Address], seconds: float, source: tuple[str, int] | None = None
+) -> socket.socket:
+    """Return a connection to whichever address of a name takes it first.
+
+    Args:
+        addresses: What `look_up` returned.
         seconds: Most that connecting may take. What is left of it is the connection's timeout, so
             that TLS, if there is any, is part of connecting.
         source: Where from; None for anywhere.
@@ -31,21 +44,21 @@ def connect(
     Raises:
         OSError: None takes it, or none in time.
     """
-    addresses = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)[:MOST]
+    left = list(addresses)
     until = time.monotonic() + seconds
     turn = 0.0  # when the next address is tried
     failure = OSError("the name has no address")
     with selectors.DefaultSelector() as pending:
         try:
-            while addresses or pending.get_map():
+            while left or pending.get_map():
                 now = time.monotonic()
                 if now >= until:
                     raise TimeoutError("timed out")
                 try:
-                    if addresses and now >= turn:
-                        turn = now + min(APART, (until - now) / len(addresses))
-                        _begin(pending, addresses.pop(0), source)
-                    sock = _taken(pending, (turn if addresses else until) - now)
+                    if left and now >= turn:
+                        turn = now + min(APART, (until - now) / len(left))
+                        _begin(pending, left.pop(0), source)
+                    sock = _taken(pending, (turn if left else until) - now)
                     if sock is not None:
                         sock.settimeout(max(until - time.monotonic(), 0.001))
                         return sock
@@ -58,11 +71,9 @@ def connect(
 
 
 def _begin(
-    pending: selectors.BaseSelector,
-    address: tuple[int, int, int, str, tuple[object, ...]],
-    source: tuple[str, int] | None,
+    pending: selectors.BaseSelector, address: Address, source: tuple[str, int] | None
 ) -> None:
-    """Try an address, as `socket.getaddrinfo` describes it."""
+    """Try an address."""
     family, kind, protocol, _, where = address
     sock = socket.socket(family, kind, protocol)
     try:

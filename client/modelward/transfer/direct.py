@@ -10,7 +10,7 @@ import time
 from urllib.parse import urlsplit
 
 from modelward.errors import TooLong, Unavailable
-from modelward.transfer.connect import connect
+from modelward.transfer.connect import connect, look_up
 
 TIMEOUT = 10.0  # seconds for everything together, but for looking the name up
 HEAD = 8192  # bytes: the most that an answer's headers may have
@@ -39,7 +39,7 @@ def fetch_unless(url: str, limit: int, sha256: str) -> bytes | None:
     )
     try:
         place = (address.hostname or "", address.port or 80)
-        with connect(place, TIMEOUT) as connection:
+        with connect(look_up(place), TIMEOUT) as connection:
             connection.sendall(request.encode("ascii"))
             answer = _read(connection, HEAD + limit)
     except (OSError, ValueError) as error:

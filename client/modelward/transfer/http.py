@@ -249,7 +249,7 @@ class Http:
                 return key, connection, self._send(connection, address, pace, headers)
             except (OSError, http.client.HTTPException):
                 pass  # a kept connection may have been closed while idle: that is no failed try
-        connection = self.network.connect(address, pace.wait(), redirected=redirected)
+        connection = self.network.connect(address, pace.wait(), pace, redirected=redirected)
         if redirected:
             key = ("", "")  # never kept: it was made without this device's certificate
         return key, connection, self._send(connection, address, pace, headers)

@@ -4,14 +4,16 @@ import base64
 import http.client
 import ssl
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from socket import socket
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from modelward.config.transfer import TransferSettings
 from modelward.errors import Unavailable, UsageError
-from modelward.transfer.connect import connect
+from modelward.transfer.connect import connect, look_up
+from modelward.transfer.pace import Pace
 
 PORTS = {"http": 80, "https": 443}
 LISTED = "if its files are there, list that host in `redirects` of [transfer] in modelward.toml"
@@ -21,9 +23,9 @@ SHOWN = 200  # characters: the most of a server's own words that an error quotes
 class _Plain(http.client.HTTPConnection):
     """HTTP over `connect`: the library would give every address of a name the whole time."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, pace: Pace, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._create_connection = connect
+        self._create_connection = partial(_connect, pace)
 
 
 class _Secure(_Plain, http.client.HTTPSConnection):
@@ -69,24 +71,25 @@ class Network:
         )
 
     def connect(
-        self, address: SplitResult, timeout: float, *, redirected: bool = False
+        self, address: SplitResult, timeout: float, pace: Pace, *, redirected: bool = False
     ) -> http.client.HTTPConnection:
         """Return a connection, not yet open, to the server of an address.
 
         Args:
             address: An address, checked by `parse`.
             timeout: Seconds to connect, TLS included, and for any single read.
+            pace: What does not count the time that looking the name up takes.
             redirected: Another server led here: it is not shown this device's certificate.
         """
         server = address.hostname or "", address.port or PORTS[address.scheme]
         place = self._proxy or server
         if address.scheme == "https":
             context = self._anonymous if redirected else self._context
-            connection = _Secure(*place, timeout=timeout, context=context)
+            connection = _Secure(*place, timeout=timeout, context=context, pace=pace)
             if self._proxy:
                 connection.set_tunnel(*server, self._proxy_headers)
             return connection
-        return _Plain(*place, timeout=timeout)
+        return _Plain(*place, timeout=timeout, pace=pace)
 
     def target(self, address: SplitResult) -> str:
         """Return what to ask for: a path, or a whole address where a proxy forwards it."""
@@ -165,6 +168,14 @@ class Network:
                 "mend `ca`, `certificate` and `key` in [transfer] of modelward.toml",
             ) from error
         return context
+
+
+def _connect(
+    pace: Pace, place: tuple[str, int], seconds: float, source: tuple[str, int] | None = None
+) -> socket:
+    with pace.paused():  # if it fails, it was waited for in vain
+        addresses = look_up(place)
+    return connect(addresses, seconds, source)
 
 
 def parse(url: str) -> SplitResult:

@@ -102,7 +102,7 @@ class Pace:
         self._content += count
 
     def rest(self) -> None:
-        """Stop counting time, until `resume`: a slow disk is not a slow server."""
+        """Stop counting time, until `resume`: a slow disk, or resolver, is not a slow server."""
         self._rested = self._clock()
 
     def resume(self) -> None:

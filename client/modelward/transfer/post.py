@@ -42,7 +42,7 @@ def post(url: str, body: bytes, network: Network | None = None, seconds: float =
     """
     address, network = parse(url), network or Network()
     pace = Pace(url, Patience(connect=seconds, first=seconds), time.monotonic, seconds)
-    connection = network.connect(address, seconds)
+    connection = network.connect(address, seconds, pace)
     connection.response_class = paced(pace)
     headers = {"Content-Type": "application/json", "User-Agent": "modelward"}
     try:
