@@ -5,6 +5,8 @@ Two real devices; one serves, the other updates. What a swarm of them does is in
 
 import contextlib
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Interface
@@ -324,6 +326,44 @@ def test_networks_are_looked_for_until_there_is_one(monkeypatch):
             pass
     assert warned == ["this machine has no network"]
     assert set(told) == {()}
+
+
+def test_no_thread_outlives_the_networks_that_it_was_for(monkeypatch):
+    """Each change of the networks left one behind."""
+    monkeypatch.setattr(discovery, "LOOK", 0.01)
+    here = (IPv4Interface("127.0.0.1/8"),)
+    monkeypatch.setattr(discovery, "_networks", lambda: here)
+    before = set(threading.enumerate())
+
+    def browsers() -> set[Thread]:
+        return {each for each in threading.enumerate() if "ServiceBrowser" in each.name} - before
+
+    told: list[tuple[str, ...]] = []
+    warned: list[str] = []
+    with discovery.announced("this", 8648, told.append, warned.append):
+        while not (first := browsers()):  # pytest's own time-out ends this
+            time.sleep(0.01)
+        here = (IPv4Interface("127.0.0.1/16"),)
+        while not browsers() - first:
+            time.sleep(0.01)
+        assert browsers().isdisjoint(first)
+    assert set(threading.enumerate()) <= before
+    assert warned == []
+
+
+def test_names_that_wait_to_be_looked_up_hold_up_no_end():
+    """A neighbour that announces many, and resolves none, would cost 3 s for each."""
+    asked: list[str] = []
+    seen = discovery._Seen("own", (IPv4Interface("10.0.0.1/24"),), lambda _: None)
+
+    def get_service_info(_service: str, name: str, **_options: object) -> None:
+        asked.append(name)
+        seen.close()
+
+    for name in ("one", "two", "three"):
+        zeroconf = SimpleNamespace(get_service_info=get_service_info)
+        seen.changed(zeroconf, discovery.SERVICE, name, SimpleNamespace(name="Added"))
+    assert asked == ["one"]
 
 
 def test_mdns_that_is_not_installed(world, monkeypatch):

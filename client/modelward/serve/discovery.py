@@ -5,7 +5,7 @@ other source that does.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -93,8 +93,9 @@ def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Itera
     try:
         zeroconf.register_service(info, allow_name_change=True)
         seen = _Seen(info.name, networks, tell)
-        ServiceBrowser(zeroconf, SERVICE, handlers=[seen.changed])
-        yield
+        # Its thread would outlive zeroconf. Its end waits for the name that it is looking up.
+        with ServiceBrowser(zeroconf, SERVICE, handlers=[seen.changed]), closing(seen):
+            yield
     finally:
         zeroconf.close()
 
@@ -108,9 +109,16 @@ class _Seen:
         self._tell = tell
         self._lock = Lock()
         self._urls: dict[str, str] = {}
+        self._is_over = False
+
+    def close(self) -> None:
+        """Look nobody up any more: each may take as long as `PATIENCE`."""
+        self._is_over = True
 
     def changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
         """Somebody came, moved or left. Zeroconf passes these by name."""
+        if self._is_over:
+            return
         url = None
         if name != self._own and state_change.name != "Removed":
             info = zeroconf.get_service_info(service_type, name, timeout=PATIENCE)
