@@ -185,10 +185,7 @@ class Board:
                 elif self._may_begin(me, piece):
                     me.waiting, me.heard = False, self._clock()
                     return piece, self._attempt(me, piece, offset)
-                else:
-                    self._ahead.wait(_POLL)
-                    continue
-                self._fetchers.wait(_POLL)
+                (self._fetchers if piece is None else self._ahead).wait(_POLL)
             return None
 
     def heard(self, me: Connection, attempt: Attempt, count: int) -> None:
@@ -350,8 +347,7 @@ class Board:
     @staticmethod
     def _fits(me: Connection, piece: Piece, offset: int) -> bool:
         """Tell whether what comes at an offset begins a piece, or goes on with what is here."""
-        is_kept = piece.rival != me.number and piece.data is not None
-        kept = piece.data.filled if is_kept and piece.data else 0
+        kept = 0 if piece.rival == me.number or piece.data is None else piece.data.filled
         return offset in (piece.extent.start, piece.extent.start + kept)
 
     @staticmethod
