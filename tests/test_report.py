@@ -185,12 +185,17 @@ def test_an_update_that_is_refused_is_reported(world, server, fleet):
     assert last.models[MODEL].version == "1.0.0"
 
 
-@pytest.mark.parametrize("command", [("check",), ("verify", "--repair")])
-def test_what_goes_back_without_an_update_is_reported(world, server, fleet, command):
+def fail_a_trial(world: World, server: Server | None = None) -> None:
+    """Leave a device whose next command finds that 1.1.0 was started too often."""
     put_on_trial(world.device, 'soak = "1h"')
     world.publish("1.1.0")
     assert world.client_here("update", server).code == ExitCode.DONE
     start_too_often(world)
+
+
+@pytest.mark.parametrize("command", [("check",), ("verify", "--repair")])
+def test_what_goes_back_without_an_update_is_reported(world, server, fleet, command):
+    fail_a_trial(world, server)
     settings(world, f'url = "{server.url}"')
     name, *options = command
     asks = server if name == "check" else None
@@ -240,10 +245,7 @@ def test_what_goes_back_without_a_network_is_reported_later(
     world, server, fleet, connections, command
 ):
     follow(world, server)
-    put_on_trial(world.device, 'soak = "1h"')
-    world.publish("1.1.0")
-    assert world.client_here("update").code == ExitCode.DONE
-    start_too_often(world)
+    fail_a_trial(world)
     connections.clear()
     name, *options = (str(world.repository) if each == "STICK" else each for each in command)
     done = world.client_here(name, None, *options)
@@ -449,10 +451,7 @@ def test_what_goes_back_while_another_sends_is_sent_by_that_one(
     world, server, fleet, monkeypatch, command
 ):
     follow(world, server)
-    put_on_trial(world.device, 'soak = "1h"')
-    world.publish("1.1.0")
-    assert world.client_here("update").code == ExitCode.DONE
-    start_too_often(world)
+    fail_a_trial(world)
     meanwhile: list[Done] = []
 
     def slowly(*arguments: Any) -> Answer:
