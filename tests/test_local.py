@@ -4,10 +4,11 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -16,16 +17,21 @@ from modelward.config import from_settings, load, merged
 from modelward.device import Device
 from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
+from modelward.formats.journal import MAX_TRIES
 from modelward.formats.release import Requirements
 from modelward.install import syscalls, trial
 from modelward.install.reports import ReportStore
 from modelward.install.slots import Slots
+from modelward.install.trial import Trials
 from modelward.update import update
 from tests.crash.sticks import Silent
 from tests.install.test_trial import cut_at
 from tests.simulator.chain import digest
+from tests.simulator.server import Server
 from tests.simulator.thief import CHANNEL, SERVER, Thief
 from tests.simulator.world import MODEL, TOKENIZER, World
+
+Run = Callable[..., Any]
 
 KEYS = (*SERVER, CHANNEL)
 INTERRUPTED = 130
@@ -70,6 +76,43 @@ def move_clock(world: World, span: timedelta) -> None:
     )
     failed = {key: replace(item, at=item.at - span) for key, item in journal.failed.items()}
     store.save(replace(journal, trial=trial, failed=failed))
+
+
+def give_up(world: World) -> None:
+    """Let what failed have failed as often as it is tried."""
+    store = Device(load(world.device, {})).trials._journals
+    journal = store.load()
+    failed = {key: replace(item, times=MAX_TRIES) for key, item in journal.failed.items()}
+    store.save(replace(journal, failed=failed))
+
+
+def fail(world: World, run: Run, server: Server) -> None:
+    health(world, FAIL)
+    run("update", code=ExitCode.ROLLED_BACK)
+
+
+def cut_short(world: World, run: Run, server: Server) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activate, "_probe", stop)
+        patch.setattr(Trials, "abandon", lambda _: None)  # nor does the device live to say so
+        assert world.client_here("update", server).code == INTERRUPTED
+
+
+def roll_back(world: World, run: Run, server: Server) -> None:
+    health(world, PASS, soak="1h")
+    run("update")
+    run("rollback")
+    run("unpin")
+
+
+def requests(run: Run, server: Server) -> int:
+    """Return how many requests it takes a check to find that nothing is to be done."""
+    server.requests.clear()
+    assert run("update")["outcome"] == "unchanged"
+    return len(server.requests)
 
 
 def version(world: World) -> str:
@@ -268,7 +311,7 @@ def test_a_trial_goes_back_to_what_is_revoked_if_nothing_else_is_here(world, ser
     assert not run("status")["models"][MODEL]["pinned"]
 
 
-def test_what_fails_in_the_place_of_a_revoked_release(world, run, monkeypatch):
+def test_what_fails_in_the_place_of_a_revoked_release(world, run, server, monkeypatch):
     """It may not run: what the channel names before it does, if it is kept."""
     world.publish("1.2.0", offer=None)
     revoke(world, "1.1.0", offer="1.2.0", before="1.0.0")
@@ -277,7 +320,21 @@ def test_what_fails_in_the_place_of_a_revoked_release(world, run, monkeypatch):
         run("update", code=ExitCode.ROLLED_BACK)
     assert version(world) == "1.1.0"  # nothing was switched
     assert run("update")["running"] == {MODEL: "1.0.0"}
-    assert run("update")["outcome"] == "unchanged"
+    assert requests(run, server) > 1  # 1.2.0 is to be tried again
+    move_clock(world, timedelta(hours=1))
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+def test_what_failed_is_not_forgotten_when_something_newer_works(world, run):
+    """The channel may name it once more, and what runs may be revoked."""
+    health(world, FAIL)
+    world.publish("1.2.0")
+    run("update", code=ExitCode.ROLLED_BACK)
+    health(world, PASS)
+    world.publish("1.3.0")
+    assert run("update")["running"] == {MODEL: "1.3.0"}
+    revoke(world, "1.3.0", offer="1.2.0", before="1.1.0")
+    assert run("update")["running"] == {MODEL: "1.1.0"}
 
 
 def test_a_pin_does_not_hold_what_is_revoked(world, run):
@@ -343,7 +400,7 @@ def test_what_failed_is_not_tried_again_at_once(world, run, server):
     for _ in range(2):
         reason = run("update")["reasons"][MODEL]
         assert "1.2.0 failed on this device" in reason
-        assert "tried again after" in reason
+        assert "not tried again before" in reason
     asked = len(server.asked("/blobs/"))
     health(world, PASS)
     assert run("update")["outcome"] == "unchanged"
@@ -371,6 +428,47 @@ def test_another_release_is_tried_at_once(world, run):
     world.publish("1.3.0")
     assert run("update")["running"] == {MODEL: "1.3.0"}
     assert run("status")["models"][MODEL]["previous"] == "1.1.0"
+
+
+@pytest.mark.parametrize("undo", [fail, cut_short, roll_back])
+def test_what_failed_costs_no_request_once_something_newer_runs(world, run, server, undo):
+    world.publish("1.2.0")
+    undo(world, run, server)
+    health(world, PASS)
+    world.publish("1.3.0")
+    assert run("update")["running"] == {MODEL: "1.3.0"}
+    assert requests(run, server) == 1
+
+
+def test_what_failed_costs_requests_while_it_is_to_be_tried_again(world, run, server):
+    world.publish("1.2.0")
+    fail(world, run, server)
+    health(world, PASS)
+    for _ in range(2):
+        assert requests(run, server) > 1
+    world.offer("1.1.0")  # not any more
+    assert [requests(run, server) for _ in range(2)][1] == 1
+    world.offer("1.2.0")
+    assert requests(run, server) > 1  # which it remembers
+    move_clock(world, timedelta(hours=1))
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("hold", ["gives it up", "is told to stay"])
+def test_what_failed_costs_no_request_while_it_is_not_to_be_tried_again(world, run, server, hold):
+    world.publish("1.2.0")
+    fail(world, run, server)
+    health(world, PASS)
+    if hold == "gives it up":
+        give_up(world)
+    else:
+        run("pin")
+    assert [requests(run, server) for _ in range(2)][1] == 1
+    move_clock(world, timedelta(days=9))
+    assert requests(run, server) == 1
+    if hold == "is told to stay":
+        run("unpin")
+    assert run("update", "--retry")["running"] == {MODEL: "1.2.0"}
 
 
 def test_soak(world, run):

@@ -3,7 +3,7 @@
 The numbers, names and order are those of docs/gates.md and of every error message.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,6 +31,7 @@ from modelward.transfer.neighbour import PATIENCE as NEAR
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
 from modelward.trust.repository import Repository
+from modelward.trust.rollout import Decision
 from modelward.visit import Moves, Offer, Visit
 
 NOTABLE = timedelta(minutes=1)  # the least that a clock must be behind to speak of it
@@ -224,7 +225,7 @@ def update(  # noqa: PLR0913 - the last five are named, and seldom given
         )
         if activate.may_commit(device, changed):
             _commit(device, raised, changes, watch)
-            _come_to_rest(visit, models, installed)
+            _come_to_rest(visit, models, installed, decisions.values())
         else:
             device.floors.save(raised)
             fastpath.forget(device.config.state)
@@ -320,15 +321,17 @@ def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -
         watch.passed(Gate.POLICY, f"{model} {item.release.version}: {held}")
 
 
-def _come_to_rest(visit: Visit, models: Sequence[str], installed: Installed) -> None:
+def _come_to_rest(
+    visit: Visit, models: Sequence[str], installed: Installed, decisions: Iterable[Decision]
+) -> None:
     """Let the next check take the fast path, unless its answer depends on the time.
 
-    It does during a rollout, and where something that failed is to be tried again. Where others
-    have seen more of the log, the repository is asked each time.
+    It does during a rollout, and where what is offered failed here and is to be tried again. Where
+    others have seen more of the log, the repository is asked each time.
     """
     device, repository = visit.device, visit.offer.repository
     config = device.config
-    waiting = device.trials.journal.failed or any(
+    waiting = any(decision.for_now for decision in decisions) or any(
         entry.rollout for entry in visit.offer.channel.models.values()
     )
     if waiting or not config.fingerprint or device.log.heard() is not None:

@@ -6,7 +6,7 @@ what depends on the device as a whole: pins, failures, kept slots, components.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from modelward.device import Device
@@ -121,7 +121,8 @@ class Visit:
         digest = self._digest(model, decision.version)
         failure = self.journal.failed.get(digest) if digest else None
         if failure and failure.blocks(self.now) and not retry:
-            return self._instead(model, decision.version) or Decision(None, str(failure))
+            held = self._instead(model, decision.version) or Decision(None, str(failure))
+            return replace(held, for_now=failure.wait is not None)
         return decision
 
     def _instead(self, model: str, version: str) -> Decision | None:

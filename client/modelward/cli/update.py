@@ -157,6 +157,8 @@ def _note(device: "Device", result: Mapping[str, Any]) -> None:
 def _nothing_new(options: "argparse.Namespace") -> bool:
     """Take the fast path of gate 3, before anything slow is loaded."""
     state = state_of(options)
+    if options.retry:
+        return False  # what was given up is at rest, too
     if any((state / "alarms").glob("*.json")):
         return False  # somebody has to be told; `install.alarms`, which is too much to load here
     try:

@@ -153,7 +153,7 @@ class Failure:
         again = (
             "not tried again by itself"
             if self.wait is None
-            else f"tried again after {strict.rfc3339(self.at + self.wait)}"
+            else f"not tried again before {strict.rfc3339(self.at + self.wait)}"
         )
         return f"{self.version} failed on this device ({self.reason}); {again}"
 

@@ -22,11 +22,13 @@ class Decision:
         version: The version; None to stay as it is.
         reason: One sentence for people.
         windows: Local times of day in which it may switch to that version; empty for always.
+        for_now: Whether it holds only until what failed on the device may be tried again.
     """
 
     version: str | None
     reason: str
     windows: tuple[str, ...] = ()
+    for_now: bool = False
 
 
 def bucket(salt: bytes, device_id: str) -> int:
