@@ -95,3 +95,15 @@ def test_another_generation_means_a_full_check(state, target):
     if target:
         (state / "current").symlink_to(target)
     assert not fastpath.recall(state, ASKED, NOW)
+
+
+@pytest.mark.parametrize(("hours", "until"), [(1, 1), (99, 8)])
+def test_it_can_end_sooner_but_not_later(state, hours, until):
+    fastpath.end_at(state, NOW + hours * HOUR)
+    assert fastpath.recall(state, ASKED, NOW + until * HOUR - timedelta(seconds=1))
+    assert not fastpath.recall(state, ASKED, NOW + until * HOUR)
+
+
+def test_what_is_not_remembered_need_not_end(tmp_path):
+    fastpath.end_at(tmp_path, NOW)
+    assert not list(tmp_path.iterdir())

@@ -11,25 +11,26 @@ from typing import Any
 
 import pytest
 
-from modelward import report
+from modelward import fastpath, report
 from modelward.config import load
 from modelward.config.transfer import TransferSettings
 from modelward.device import Device
 from modelward.errors import ExitCode, ModelwardError, Unavailable
+from modelward.fastpath import Rest
 from modelward.formats import report as reports
 from modelward.formats.report import Report
 from modelward.install import reports as store_of_reports
 from modelward.install.device_key import load_or_make
 from modelward.install.floors import COPIES
 from modelward.install.reports import MAX_QUEUED, ReportStore
-from modelward.report import Happened, tell
+from modelward.report import AGAIN, PATH, Happened, tell
 from modelward.transfer.network import Network
 from modelward.transfer.post import Answer, post
 from modelward.trust.report import is_signed
 from modelward_repo.fleet.store import Fleet
 from tests.daemon.test_trial import put_on_trial, start_too_often
 from tests.install.test_floors import cannot_read
-from tests.simulator.server import Server, instead
+from tests.simulator.server import Endless, Server, instead, status
 from tests.simulator.world import MODEL, Done, World, now
 
 PERIOD = timedelta(days=1)
@@ -295,6 +296,52 @@ def test_what_cannot_be_sent_waits_and_is_sent_in_order(world, server):
     assert world.client_here("report", server).json["received"] == 5
     assert [each.counter for each in stored(fleet)] == [1, 2, 3, 4, 5]
     assert waiting(world) == 0
+
+
+@pytest.mark.parametrize("following", ["update", "check"])
+@pytest.mark.parametrize("problem", [status(429), status(503), Endless()])
+def test_what_could_not_be_sent_is_sent_by_the_next_check_though_it_finds_nothing(
+    world, server, fleet, problem, following
+):
+    follow(world, server)
+    world.publish("1.1.0")
+    server.lie(PATH, problem)
+    assert world.client_here("update").json["outcome"] == "updated"
+    assert world.client_here(following).json["outcome"] == "unchanged"
+    assert (waiting(world), server.posts) == (2, [PATH, PATH])  # each check tries once
+    server.be_honest()
+    assert world.client_here(following).json["outcome"] == "unchanged"
+    assert waiting(world) == 0
+    assert stored(fleet)[-1].ended.outcome == "updated"
+
+
+def test_what_cannot_be_sent_for_long_is_tried_once_an_hour(world, server, fleet):
+    follow(world, server)
+    server.lie(PATH, status(503))
+    tell(device(world, later=timedelta(hours=-2)), Happened("refused", "log", "x"))
+    ReportStore(world.device).received(1)  # what waits is two hours old
+    world.client_here("update")
+    rest = Rest.parse((world.device / fastpath.FILE).read_bytes())
+    assert AGAIN / 2 < rest.expires - now() <= AGAIN
+    for _ in range(2):
+        server.requests.clear()
+        assert world.client_here("update").json["outcome"] == "unchanged"
+        assert len(server.requests) == 1
+    fastpath.remember(world.device, rest._replace(expires=now()))
+    server.be_honest()
+    assert world.client_here("check").json["outcome"] == "unchanged"
+    assert waiting(world) == 0
+
+
+@pytest.mark.parametrize("answer", [403, 404, 501])
+def test_a_device_that_nobody_knows_keeps_its_one_request(world, server, fleet, answer):
+    follow(world, server)
+    server.lie(PATH, status(answer))
+    world.publish("1.1.0")
+    assert world.client_here("update").json["outcome"] == "updated"
+    server.requests.clear()
+    assert world.client_here("update").json["outcome"] == "unchanged"
+    assert (len(server.requests), waiting(world)) == (1, 2)
 
 
 def test_the_queue_is_bounded(world):

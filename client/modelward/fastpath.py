@@ -42,7 +42,8 @@ class Rest(NamedTuple):
         settings: Digest of what the device asked for (`modelward.settings.asked`).
         generation: The generation that was installed.
         since: When that was, and a new root was last looked for.
-        expires: When the first of all roles that were verified expires.
+        expires: When the first of all roles that were verified expires, or sooner, where something
+            else is to be done then.
         repository: Address of the repository.
         direct: Whether that is asked without TLS and without a proxy.
         running: The version of every model of that generation.
@@ -107,6 +108,16 @@ def forget(state: Path) -> None:
     from modelward.install import fsops  # noqa: PLC0415
 
     fsops.remove(state / FILE)
+
+
+def end_at(state: Path, time: datetime) -> None:
+    """Make the first check from a time on a full one, if none before it is."""
+    try:
+        rest = Rest.parse(plain_file.read(state / FILE, CAP))
+    except (OSError, FormatError):
+        return
+    if time < rest.expires:
+        remember(state, rest._replace(expires=time))
 
 
 def nothing_new(state: Path, asked: str, now: datetime, fetch_unless: FetchUnless) -> Rest | None:

@@ -40,9 +40,10 @@ from modelward.transfer.post import Answer, post
 from modelward.trust.tuf_cache import Cache
 
 PATH = "/reports"
-AGAIN = timedelta(hours=1)  # the same refusal is reported this often
+AGAIN = timedelta(hours=1)  # the same refusal is reported this often; what waits long is tried so
 RECEIVED = (200, 201, 202, 204)
 NEVER = (400, 409, 413, 422)  # trying again would not help: this very report is not wanted
+NOT_NOW = (408, 429, 500, 502, 503, 504)  # another time may be better, whoever this device is
 NOTEWORTHY = ("updated", "refused", "rolled back")
 Found = TypeVar("Found")
 
@@ -397,7 +398,10 @@ def _send(device: Device, store: ReportStore) -> Sent:
                 answer = post(url, data, network)
             except Unavailable as error:
                 problem = error.reason
+                _try_again(device, data)
                 break
+            if answer.status in NOT_NOW:
+                _try_again(device, data)
             if answer.status not in (*RECEIVED, *NEVER):
                 problem = f"{url} answers {answer.status}{_words(answer)}"
                 break
@@ -409,6 +413,20 @@ def _send(device: Device, store: ReportStore) -> Sent:
                 problem = f"{url} answers {answer.status}{_words(answer)}"
         store.received(counter)
     return Sent(received, refused, len(store.pending()), problem)
+
+
+def _try_again(device: Device, data: bytes) -> None:
+    """Let a report that could not be sent be tried by each check for an hour, then once an hour.
+
+    So one that finds nothing is a full one then, and no more of them than that.
+    """
+    now = device.clock()
+    with contextlib.suppress(FormatError):
+        _, waiting = reports.read_envelope(data)
+        if not timedelta() <= now - waiting.time < AGAIN:
+            fastpath.end_at(device.config.state, now + AGAIN)
+            return
+    fastpath.forget(device.config.state)
 
 
 def _compare(device: Device, answer: Answer) -> None:
