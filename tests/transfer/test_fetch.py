@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -778,6 +780,42 @@ def test_what_is_left_unanswered_costs_no_memory_and_few_connections(store, monk
         gc.collect()
         assert not [each for each in buffers if each() is not None]
         assert len(silent.ranges) <= MAX_CONNECTIONS
+
+
+def test_nothing_is_left_of_who_stalls_and_would_close(store):
+    """Its connections no longer know their socket: that has to be shut down all the same."""
+
+    def fault(answer: faults.Answer) -> None:
+        answer.headers["Connection"] = "close"
+        faults.stall(0.1)(answer)
+
+    threads, files = set(threading.enumerate()), open_files()
+    stalling, honest = BlobServer(DATA, always=fault), BlobServer(DATA)
+    patience = replace(faults.HASTY, connect=60.0, window=60.0)
+    with serving(stalling, honest, patience=patience) as sources:
+        for _ in range(10):
+            fetch_blob(sources, BLOB, store, index_of(DATA))
+            store.remove(BLOB.sha256)
+            assert soon(lambda: not receivers(threads))
+        assert len(stalling.ranges) > 1
+    assert soon(lambda: open_files() <= files)
+
+
+def receivers(but: set[threading.Thread]) -> list[threading.Thread]:
+    found = set(threading.enumerate()) - but
+    return [each for each in found if each.name == "modelward-receive"]
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Wait a moment until something is so."""
+    until = time.monotonic() + 5
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.01)
+    return is_so()
 
 
 def test_who_is_hung_up_on_has_not_failed(store, monkeypatch):

@@ -93,6 +93,7 @@ class Server:
         self.requests: list[str] = []
         self.peers: list[object] = []
         self.answered = threading.Event()
+        self.left = threading.Event()  # once somebody hung up
         self._context = context
         host = "::1" if family == socket.AF_INET6 else "127.0.0.1"
         self._listener = socket.create_server((host, 0), family=family)
@@ -117,6 +118,7 @@ class Server:
             while True:
                 data += connection.recv(4096)
                 if not data:
+                    self.left.set()
                     return
                 while b"\r\n\r\n" in data:
                     request, _, data = data.partition(b"\r\n\r\n")
@@ -206,6 +208,34 @@ def test_a_stall_is_noticed_after_the_records_that_have_come(certified, authorit
             filled += reader.readinto(buffer[filled:])
         with pytest.raises(Unavailable, match="timed out"):
             reader.readinto(buffer[filled:])
+
+
+@pytest.mark.parametrize("kept", ["keep-alive", "close"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_whoever_waits_is_hung_up_on(certified, authority, scheme, kept):
+    """Also where the server will close it, and its connection has let go of the socket."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: {kept}\r\n\r\n".encode()
+    server = Server(head + b"begin", server_context(certified) if scheme == "https" else None)
+    patient = Patience(connect=60, first=60, window=60, tries=1)
+    with running(server), Http(patient, network=Network(ca=authority.path)) as http:
+        reader = http.open(server.url, 0, 9, 9)
+        buffer = memoryview(bytearray(9))
+        filled = 0
+        while filled < len(b"begin"):
+            filled += reader.readinto(buffer[filled:])
+
+        def wait() -> None:
+            with suppress(Unavailable):
+                reader.readinto(buffer[filled:])
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        time.sleep(0.1)
+        assert waiting.is_alive()
+        reader.close()
+        waiting.join(5)
+        assert not waiting.is_alive()
+        assert server.left.wait(5)
 
 
 def test_certificate_of_another_host(certified, authority):

@@ -7,7 +7,6 @@ not accepted (attack row 11); no answer may drip in for ever, whichever part of 
 """
 
 import http.client
-import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -22,7 +21,7 @@ from modelward.errors import NotFound, TooLong, Unavailable
 from modelward.transfer.body import Body
 from modelward.transfer.network import LISTED, SHOWN, Network, parse, why
 from modelward.transfer.pace import Clock, Pace, Patience, Sleep, Throttle
-from modelward.transfer.response import paced
+from modelward.transfer.response import hang_up, paced
 
 __all__ = ["BLOCK", "Http", "Patience"]
 
@@ -148,7 +147,8 @@ class Http:
             if reusable:
                 self._give(key, connection)
             else:
-                _cut(connection)
+                hang_up(response)
+                connection.close()
 
         try:
             return Body(url, response, (start, stop, length), pace, self.throttle, end)
@@ -284,16 +284,6 @@ class Http:
 
 
 _Asked = tuple[tuple[str, str], http.client.HTTPConnection, http.client.HTTPResponse]
-
-
-def _cut(connection: http.client.HTTPConnection) -> None:
-    """Close a connection, though another thread may be reading from it."""
-    sock = connection.sock
-    if sock is not None:
-        with suppress(OSError):
-            # Not the method of a TLS socket, which takes the layer away from under the reader.
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    connection.close()
 
 
 def _is_asked_for(response: http.client.HTTPResponse, headers: Mapping[str, str]) -> bool:

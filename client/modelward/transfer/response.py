@@ -7,6 +7,7 @@ import http.client
 import io
 import socket
 import ssl
+from contextlib import suppress
 from typing import Any
 
 from modelward.errors import ModelwardError
@@ -39,6 +40,11 @@ class _PacedReader(io.RawIOBase):
         if self._tls is None or not count or len(buffer) < RECORD:
             return count
         return count + _also_here(self._tls, memoryview(buffer)[count:])
+
+    def shut_down(self) -> None:
+        with suppress(OSError):
+            # Not the method of a TLS socket, which takes the layer away from under the reader.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._inner.close()
@@ -88,3 +94,17 @@ def paced(pace: Pace) -> type[http.client.HTTPResponse]:
             return size
 
     return Response
+
+
+def hang_up(response: http.client.HTTPResponse) -> None:
+    """Have no more of an answer, though another thread may wait for it, whose reading then ends.
+
+    Where the server will close the connection, only the answer still knows the socket.
+
+    Args:
+        response: An answer of a class that `paced` returned.
+    """
+    reader = getattr(response.fp, "raw", None)  # it has none once all of it was read
+    if isinstance(reader, _PacedReader):
+        reader.shut_down()
+    response.close()
