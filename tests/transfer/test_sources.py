@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats.chunks import MAX_CHUNK
 from modelward.formats.release import Blob
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.sources import Kind, Sources, blob_path, of_addresses
@@ -111,6 +112,21 @@ def test_blob_that_a_mirror_lacks_comes_from_the_origin():
     both, _ = sources(origin, FakeSource("mirror", {}, Kind.MIRROR))
     assert both.fetch_blob(BLOB) == CONTENT
     assert not both.banned()
+
+
+@pytest.mark.parametrize(("length", "is_asked"), [(MAX_CHUNK, True), (MAX_CHUNK + 1, False)])
+def test_neighbour_can_waste_no_more_than_a_chunk_of_what_comes_whole(length, is_asked):
+    """As the chunk index of a file of a few gigabytes does, which nothing checks piece by piece."""
+    content = bytes(length)
+    blob = Blob(hashlib.sha256(content).hexdigest(), length)
+    path = blob_path(blob.sha256)
+    origin = FakeSource("origin", {path: content})
+    liar = FakeSource("liar", {path: b"x" * length}, Kind.NEIGHBOUR)
+    both, _ = sources(origin, liar)
+    assert both.fetch_blob(blob) == content
+    assert (list(both.banned()), bool(liar.asked)) == (["liar"] if is_asked else [], is_asked)
+    assert both.fetch_blob(blob, lambda: None) == content
+    assert len(liar.asked) == is_asked
 
 
 def test_all_are_asked_again_while_that_may_help():

@@ -17,7 +17,7 @@ from threading import Thread
 from typing import ParamSpec
 
 from modelward.errors import NoRanges, Refused, Unavailable
-from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
+from modelward.formats.chunks import ChunkIndex
 from modelward.formats.release import Blob
 from modelward.transfer import one_stream, pieces
 from modelward.transfer.board import STALL, Board, Connection, room
@@ -191,13 +191,8 @@ class _Bringing:
         return _Transfer(self.sources, self.blob, self.partial, index, self.progress, self.go_on)
 
     def _usable(self, index: ChunkIndex | None) -> list[Standing]:
-        """Return the sources to ask; neighbours only where they can waste no more than a chunk.
-
-        They are many and anybody's: without an index, one could waste a whole file (attack row 11).
-        """
-        usable = self.sources.for_blobs()
-        if index is None and self.blob.length > MAX_CHUNK:
-            usable = [each for each in usable if each.source.kind is not Kind.NEIGHBOUR]
+        """Return the sources to ask: without an index, nothing is checked before the end."""
+        usable = self.sources.for_blobs(self.blob.length if index is None else 0)
         return [each for each in usable if each.ranges] or usable
 
     def _connections(self, standings: Sequence[Standing]) -> list[Standing]:

@@ -16,6 +16,7 @@ from typing import Protocol, Self
 
 from modelward.config.transfer import MAX_CONNECTIONS
 from modelward.errors import Gate, NotFound, Refused, TooLong, Unavailable
+from modelward.formats.chunks import MAX_CHUNK
 from modelward.formats.release import Blob
 from modelward.transfer.http import Http
 from modelward.transfer.pace import Clock, Patience, Sleep
@@ -232,14 +233,21 @@ class Sources:
             return data
 
         try:
-            return self._in_turn(self.for_blobs(), ask, go_on, everywhere=True)
+            return self._in_turn(self.for_blobs(blob.length), ask, go_on, everywhere=True)
         except Unavailable as error:
             raise at_fetch(error) from error.__cause__
 
-    def for_blobs(self) -> list[Standing]:
-        """Return the sources that are not out, the most promising first."""
+    def for_blobs(self, unchecked: int = 0) -> list[Standing]:
+        """Return the sources that are not out, the most promising first.
+
+        Args:
+            unchecked: Bytes that one may send before any of them are checked. If that is more than
+                a chunk, neighbours are left out, who are many and anybody's (attack row 11).
+        """
         with self._lock:
             usable = [standing for standing in self._standings if not self.is_out(standing)]
+        if unchecked > MAX_CHUNK:
+            usable = [each for each in usable if each.source.kind is not Kind.NEIGHBOUR]
         return sorted(
             usable,
             key=lambda item: (item.failures, item.source.kind, -item.rate, item.order),
