@@ -322,6 +322,34 @@ def test_tunnel_through_a_proxy(certified, authority, family, host):
     assert "Proxy-Authorization" not in server.requests[0]
 
 
+@pytest.mark.parametrize("is_dripping", [False, True])
+def test_a_proxy_and_tls_are_part_of_connecting(is_dripping):
+    answer = b"HTTP/1.1 200 Connected\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(answer)
+                while is_dripping:
+                    connection.sendall(b"x")
+                    time.sleep(0.05)
+                time.sleep(0.8)
+                connection.sendall(b"\r\n")
+                connection.settimeout(30)
+                while connection.recv(4096):
+                    pass  # until the device gives up
+
+        threading.Thread(target=serve, daemon=True).start()
+        proxy = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        patience = Patience(connect=1.0, first=4.0, tries=1)
+        start = time.monotonic()
+        with Http(patience, network=Network(proxy=proxy)) as http, pytest.raises(Unavailable):
+            http.fetch("https://127.0.0.1:1/x", 100)
+        assert time.monotonic() - start < 1.5
+
+
 def test_a_proxy_is_named_in_errors_and_its_secret_is_not():
     settings = TransferSettings.parse({"proxy": "http://me:secret@127.0.0.1:1"})
     network = Network.of(settings)

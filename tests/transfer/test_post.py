@@ -9,6 +9,7 @@ from contextlib import suppress
 import pytest
 
 from modelward.errors import Unavailable
+from modelward.transfer.network import Network
 from modelward.transfer.post import post
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
@@ -61,6 +62,30 @@ def test_silence_after_a_byte_just_in_time() -> None:
         with pytest.raises(Unavailable, match="took longer than"):
             post(f"http://127.0.0.1:{listener.getsockname()[1]}/gossip", b"{}", seconds=SECONDS)
         assert time.monotonic() - start < SECONDS * 1.5
+        thread.join(30)
+
+
+def test_silence_after_a_proxy_that_answers_just_in_time() -> None:
+    """TLS gets what is left, not for a second time what the proxy had."""
+    seconds = 1.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.recv(1 << 16)
+                time.sleep(seconds * 0.8)
+                connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+                while connection.recv(1 << 16):
+                    pass  # until the device gives up
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        network = Network(proxy=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(Unavailable):
+            post("https://127.0.0.1:1/gossip", b"{}", network, seconds)
+        assert time.monotonic() - start < seconds * 1.5
         thread.join(30)
 
 

@@ -25,13 +25,15 @@ class _Plain(http.client.HTTPConnection):
 
     def __init__(self, *args: Any, pace: Pace, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._pace = pace
         self._create_connection = partial(_connect, pace)
 
 
 class _Secure(_Plain, http.client.HTTPSConnection):
-    """HTTPS, for whose sake a proxy is asked for an IPv6 address in brackets (RFC 9112, 3.2.3).
+    """HTTPS, where a proxy's answer, and TLS after it, get what is left of the time to connect.
 
-    The library forgets them before Python 3.11.8. The certificate must be for the bare address.
+    A proxy is asked for an IPv6 address in brackets (RFC 9112, 3.2.3): the library forgets them
+    before Python 3.11.8. The certificate must be for the bare address.
     """
 
     _tunnel_host: str
@@ -40,7 +42,9 @@ class _Secure(_Plain, http.client.HTTPSConnection):
         host = self._tunnel_host
         self._tunnel_host = f"[{host}]" if ":" in host else host
         try:
-            super()._tunnel()  # type: ignore[misc]
+            with self._pace.within(self.sock.gettimeout() or 0.0):
+                super()._tunnel()  # type: ignore[misc]
+                self.sock.settimeout(self._pace.wait())
         finally:
             self._tunnel_host = host
 
@@ -77,8 +81,9 @@ class Network:
 
         Args:
             address: An address, checked by `parse`.
-            timeout: Seconds to connect, TLS included, and for any single read.
-            pace: What does not count the time that looking the name up takes.
+            timeout: Seconds to connect, a proxy and TLS included, and for any single read.
+            pace: What does not count the time that looking the name up takes, and limits how long
+                a proxy may take.
             redirected: Another server led here: it is not shown this device's certificate.
         """
         server = address.hostname or "", address.port or PORTS[address.scheme]

@@ -17,8 +17,8 @@ class Patience:
     """How long to wait for whom.
 
     Attributes:
-        connect: Seconds to connect, TLS included, and to wait for any single read. Looking a name
-            up comes before, and only the system's resolver limits it.
+        connect: Seconds to connect, a proxy and TLS included, and to wait for any single read.
+            Looking a name up comes before, and only the system's resolver limits it.
         first: Seconds until an answer's headers are complete.
         rate: Least bytes of content a second, measured over `window`.
         window: Seconds over which the rate is measured.
@@ -82,6 +82,7 @@ class Pace:
         self._patience = patience
         self._clock = clock
         self._total = total
+        self._until: float | None = None  # when something must be done; see `within`
         self.start()
 
     def start(self) -> None:
@@ -119,6 +120,19 @@ class Pace:
         self.resume()
 
     @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Give so many seconds to all that is waited for inside: part of it may not take them all.
+
+        Args:
+            seconds: How many, from now on.
+        """
+        self._until = self._clock() + seconds
+        try:
+            yield
+        finally:
+            self._until = None
+
+    @contextmanager
     def told(self) -> Iterator[None]:
         """Note on what fails inside for how long the server was waited for in vain."""
         try:
@@ -150,6 +164,8 @@ class Pace:
         limits = [self._patience.connect, self.left()]
         if not self._answered:
             limits.append(self._start + self._patience.first - self._clock())
+        if self._until is not None:
+            limits.append(self._until - self._clock())
         return max(0.001, min(limit for limit in limits if limit is not None))
 
     def check(self) -> None:
@@ -159,6 +175,8 @@ class Pace:
         """
         now = self._clock()
         self.left()
+        if self._until is not None and now > self._until:
+            raise Unavailable(f"{self._name}: took too long to connect")
         if not self._answered:
             if now - self._start > self._patience.first:
                 raise Unavailable(
