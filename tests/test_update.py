@@ -3,6 +3,7 @@
 What is refused, and why, is in tests/attacks/; what each module does alone, in its own tests.
 """
 
+import errno
 import os
 import platform
 import shutil
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -19,6 +21,7 @@ from modelward import fastpath, update
 from modelward.errors import ExitCode, Gate
 from modelward.formats.release import Requirements
 from modelward.install import fsops
+from modelward.install.store import Store
 from modelward_repo.publish.refresh import refresh
 from modelward_repo.publish.staging import Staging
 from tests.simulator import server as answers
@@ -447,3 +450,56 @@ def test_a_file_that_was_changed_after_it_was_fetched_is_not_installed(world, mo
     with world.serve() as server:
         assert world.client_here("update", server).code == ExitCode.DONE
     assert world.read_model() == ("1.1.0", world.offered)
+
+
+def test_what_waits_in_the_store_and_has_rotted_is_fetched_anew(world, client, monkeypatch):
+    """The walk of gate 8 sees it first, and must not take it for what somebody published so."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    world.publish("1.1.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(update, "_look_inside", interrupt)
+        client("update")
+    rot(world.device / "store" / digest(world.offered["model.onnx"]))
+    assert "model.onnx: is not the file that was" in refused_at(client("update"), Gate.INSTALL)
+    assert client("update").json["running"] == {MODEL: "1.1.0"}
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+def test_what_is_shared_with_what_runs_and_has_rotted_is_fetched_anew(world, client, server):
+    world.publish("1.1.0")
+    assert client("update").code == ExitCode.DONE
+    world.publish("1.2.0")
+    shared = world.device / "store" / digest(world.offered["golden.json"])
+    assert shared.samefile(world.device / "current" / MODEL / "golden.json")
+    rot(shared)
+    assert "golden.json: is not the file that was" in refused_at(client("update"), Gate.INSTALL)
+    server.requests.clear()
+    assert client("update").json["running"] == {MODEL: "1.2.0"}
+    assert server.asked(f"{BLOBS}.*{shared.name}")
+    assert world.read_model() == ("1.2.0", world.offered)
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_rotten(world, client, monkeypatch):
+    """A device that is short of descriptors has nothing to fetch anew."""
+
+    def short(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    world.publish("1.1.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "reader", short)
+        assert client("update").code == ExitCode.UNAVAILABLE
+    assert (world.device / "store" / digest(world.offered["model.onnx"])).exists()
+    assert client("update").json["running"] == {MODEL: "1.1.0"}
+
+
+def rot(path: Path) -> None:
+    """Change the first byte of a file, as a bad sector or a hand may."""
+    content = bytearray(path.read_bytes())
+    content[0] ^= 0xFF
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
