@@ -116,13 +116,19 @@ class _Seen:
         self._is_over = True
 
     def changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
-        """Somebody came, moved or left. Zeroconf passes these by name."""
+        """Somebody came, moved or left. Zeroconf passes these by name.
+
+        An announcement that zeroconf cannot make sense of is dropped alone: anybody may send one.
+        """
         if self._is_over:
             return
         url = None
         if name != self._own and state_change.name != "Removed":
-            info = zeroconf.get_service_info(service_type, name, timeout=PATIENCE)
-            url = _url(info, self._networks) if info is not None else None
+            try:
+                info = zeroconf.get_service_info(service_type, name, timeout=PATIENCE)
+                url = _url(info, self._networks) if info is not None else None
+            except Exception:  # noqa: BLE001 - it would end zeroconf's thread: nobody else be found
+                return
         self._note(name, url)
 
     def _note(self, name: str, url: str | None) -> None:
