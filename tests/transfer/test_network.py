@@ -23,6 +23,7 @@ from modelward.errors import Unavailable
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.network import Network, parse
 from modelward.transfer.pace import Pace
+from modelward.transfer.post import post
 from modelward.transfer.response import RECORD
 
 HASTY = Patience(connect=2, first=2, tries=1)
@@ -283,6 +284,25 @@ def test_slow_handshake_is_not_waited_for():
             pytest.raises(Unavailable, match="timed out"),
         ):
             http.fetch(url, 100)
+
+
+def test_sending_has_what_a_slow_handshake_leaves(certified, authority):
+    context, stop = server_context(certified), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            time.sleep(0.8)
+            with context.wrap_socket(connection, server_side=True):
+                stop.wait(30)  # and reads nothing
+
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/x"
+        start = time.monotonic()
+        with pytest.raises(Unavailable):
+            post(url, bytes(32 << 20), Network(ca=authority.path), seconds=1.0)
+        stop.set()
+        assert time.monotonic() - start < 1.5
 
 
 # --- proxies

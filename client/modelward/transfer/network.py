@@ -28,6 +28,10 @@ class _Plain(http.client.HTTPConnection):
         self._pace = pace
         self._create_connection = partial(_connect, pace)
 
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(self._pace.wait())  # to send: TLS took of the same time
+
 
 class _Secure(_Plain, http.client.HTTPSConnection):
     """HTTPS, where a proxy's answer, and TLS after it, get what is left of the time to connect.
