@@ -1,6 +1,7 @@
 """What whoever stands before a device tells it, and how that and updates go together."""
 
 import errno
+import itertools
 import json
 import os
 import sys
@@ -17,15 +18,16 @@ from modelward.config import from_settings, load, merged
 from modelward.device import Device
 from modelward.errors import ExitCode, Gate, RolledBack
 from modelward.formats.channel import Entry
-from modelward.formats.journal import MAX_TRIES
+from modelward.formats.journal import MAX_INTERRUPTED, MAX_TRIES
 from modelward.formats.release import Requirements
 from modelward.install import syscalls, trial
+from modelward.install.journal import JournalStore
 from modelward.install.reports import ReportStore
 from modelward.install.slots import Slots
 from modelward.install.trial import Trials
 from modelward.update import update
 from tests.crash.sticks import Silent
-from tests.install.test_trial import cut_at
+from tests.install.test_trial import cut_at, full
 from tests.simulator.chain import digest
 from tests.simulator.server import Server
 from tests.simulator.thief import CHANNEL, SERVER, Thief
@@ -216,6 +218,69 @@ def test_a_release_that_fails_on_a_full_disk_has_failed(world, run, monkeypatch)
     assert version(world) == "1.1.0"
     monkeypatch.undo()
     assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("takes", ["", "installed.json"])
+def test_a_disk_that_is_full_at_the_switch_says_nothing_about_a_release(
+    world, run, monkeypatch, takes
+):
+    """What the next generation takes is what noting that would need."""
+    world.publish("1.2.0")
+    following = world.device / "generations" / str(number_of_generation(world) + 1)
+    with monkeypatch.context() as disk:
+        full(disk, room=lambda: not (following / takes).exists())
+        for _ in range(MAX_INTERRUPTED + 1):
+            assert "No space left" in run("update", code=ExitCode.ERROR)["reason"]
+            journal = Device(load(world.device, {})).trials.journal
+            assert (journal.failed, journal.probing, following.exists()) == ({}, {}, False)
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("soak", ["0s", "1h"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_nor_does_a_disk_that_fails_once_a_step_is_done(world, run, monkeypatch, soak, at):
+    """The journal has its new name, but that may not be durable: what it says is gone by."""
+    health(world, soak=soak)
+    world.publish("1.2.0")
+    save, turns = JournalStore.save, itertools.count(1)
+
+    def fail_after(self, journal):
+        save(self, journal)
+        if next(turns) == at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(JournalStore, "save", fail_after)
+        run("update", code=ExitCode.ERROR)
+    journal = Device(load(world.device, {})).trials.journal
+    assert (journal.failed, journal.probing) == ({}, {})
+    assert (journal.trial is None) == (at == 1)
+    assert version(world) == "1.1.0"
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_nor_does_a_switch_that_fails(world, run, monkeypatch, is_done):
+    world.publish("1.2.0")
+    switch = Slots.switch
+
+    def fail(self, number):
+        if is_done:
+            switch(self, number)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Slots, "switch", fail)
+        run("update", code=ExitCode.ERROR)
+    assert version(world) == ("1.2.0" if is_done else "1.1.0")
+    assert run("update")["running"] == {MODEL: "1.2.0"}
+    device = Device(load(world.device, {}))
+    assert not device.trials.journal.failed
+    assert device.floors.load().releases == {MODEL: device.slots.installed().active[MODEL].counter}
+
+
+def number_of_generation(world: World) -> int:
+    return Device(load(world.device, {})).slots.installed().number
 
 
 @pytest.mark.parametrize("command", ["update", "check", "gc"])

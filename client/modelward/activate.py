@@ -12,7 +12,7 @@ from typing import Protocol
 
 from modelward import fastpath, intact, restore
 from modelward.device import Device
-from modelward.errors import Gate, RolledBack
+from modelward.errors import Gate, ModelwardError, RolledBack
 from modelward.formats import strict
 from modelward.formats.installed import Slot
 from modelward.formats.journal import Phase
@@ -89,21 +89,21 @@ def activate(  # noqa: PLR0913 - the last is named
     """
     settings = device.config.health
     trials = device.trials
-    trials.begin(staged)
+    on_trial = bool(staged) and bool(settings.command or settings.soak)
+    soak = math.ceil(settings.soak)
     try:
+        trials.begin(staged)
         for model, slot in staged.items():
             passed(Gate.HEALTH, f"{model} {slot.version}: {_probe(device, model, slot)}")
+        trials.switch(staged, soak, confirmed=not on_trial, kept=kept, revoked=revoked)
     except RolledBack as error:
         with contextlib.suppress(OSError):  # a full disk forgets why
             trials.fail(staged, error.reason, now)
         raise
     except BaseException:
-        with contextlib.suppress(OSError):  # which must not hide what went wrong
+        with contextlib.suppress(OSError, ModelwardError):  # which must not hide what went wrong
             trials.abandon()
         raise
-    on_trial = bool(staged) and bool(settings.command or settings.soak)
-    soak = math.ceil(settings.soak)
-    trials.switch(staged, soak, confirmed=not on_trial, kept=kept, revoked=revoked)
     if on_trial:
         for model, slot in trials.to_go_back_to().items():
             if model in staged and slot.sha256 in revoked:

@@ -420,6 +420,14 @@ class Slots:
         ):
             fsops.sweep(folder)
         fsops.sweep(self._root / alarms.FOLDER, STALE)  # so do they who raise alarms: none is lost
+        self.drop_prepared()
+
+    def drop_prepared(self) -> None:
+        """Remove what was made aside, whole or not, to follow what is installed.
+
+        Raises:
+            Refused: What is installed cannot be read; see `installed`.
+        """
         newest = self.installed().number
         fsops.remove(
             *(

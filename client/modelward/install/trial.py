@@ -258,8 +258,16 @@ class Trials:
         self._journals.save(replace(self.journal, probing=dict(slots)))
 
     def abandon(self) -> None:
-        """Note that they are no longer being tried, and that this says nothing about them."""
-        self._journals.save(replace(self.journal, probing={}))
+        """Note that they are no longer being tried, and that this says nothing about them.
+
+        Once a switch to them is journalled, that is what `recover` goes by, and nothing is done.
+        """
+        journal = self.journal
+        if not journal.probing:
+            return
+        with contextlib.suppress(OSError, Refused):
+            self._slots.drop_prepared()  # on a full disk, that may take what the note needs
+        self._journals.save(replace(journal, probing={}))
 
     def fail(self, slots: Mapping[str, Slot], reason: str, now: datetime) -> None:
         """Note that staged releases do not work here, and drop them. What runs was not touched."""
