@@ -152,9 +152,13 @@ def test_a_trial_that_cannot_be_held_says_nothing_of_the_model(site: Site, monke
         probe(site, **ECHO)
 
 
-def done(versions: str, cases: str) -> str:
-    found = f'"versions": {versions}, "cases": {cases}, "milliseconds": null, "memory": null'
-    return f'{{"at": "done", {found}}}'
+def done(versions: str = "{}", **numbers: str) -> str:
+    told = {"cases": "0", "milliseconds": "null", "memory": "null", **numbers}
+    found = "".join(f', "{name}": {value}' for name, value in told.items())
+    return f'{{"at": "done", "versions": {versions}{found}}}'
+
+
+HUGE = "9" * 4300  # digits: as many as `int` reads, and no sum of it can be written
 
 
 @pytest.mark.attack(30)
@@ -162,8 +166,19 @@ def done(versions: str, cases: str) -> str:
     "said",
     [
         '{"at": "done"}',
-        done('{"x": "\\u001b[2J"}', "0"),
-        done("{}", '"9"'),
+        done('{"x": "\\u001b[2J"}'),
+        done(cases='"9"'),
+        done(cases="true"),
+        done(cases="-1"),
+        done(cases=f"-{HUGE}"),
+        done(cases=HUGE),
+        done(memory="-1"),
+        done(memory="false"),
+        done(memory=HUGE),
+        done(milliseconds="-1.0"),
+        done(milliseconds="NaN"),
+        done(milliseconds="Infinity"),
+        done(milliseconds="1e300"),
         "[" * 60_000,
         '["at"]',
     ],
@@ -177,7 +192,7 @@ def test_a_model_that_took_over_its_process_ends_no_update(site: Site, monkeypat
         process, "run", lambda _, *rest, **more: run([sys.executable, "-Ic", script], *rest, **more)
     )
     with pytest.raises(RolledBack, match="confined failed: exit status 0"):
-        probe(site, **ECHO)
+        probe(site, **ECHO, **{"golden.json": golden()})
 
 
 def test_a_model_of_many_files(site: Site):

@@ -19,7 +19,7 @@ from typing import Any
 
 from modelward.config.health import HealthSettings
 from modelward.errors import Gate, RolledBack, Unavailable
-from modelward.formats.golden import Case, Golden
+from modelward.formats.golden import MAX_CASES, Case, Golden
 from modelward.formats.policy import HealthGate, ModelPolicy
 from modelward.formats.release import Release, ReleaseFile
 from modelward.install import process
@@ -38,6 +38,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+MOST_MILLISECONDS = 1e12  # of a run: decades
+MOST_MEMORY = 1 << 50  # bytes: more than any device has
 SPARE = 128  # files that may be open besides those of a release
 _TELL = "tell whoever publishes this model; the model that ran before is untouched"
 _LOOK = "find out why on this device; the model that ran before is untouched"
@@ -88,12 +90,25 @@ def _is_finding(said: Mapping[str, Any]) -> bool:
     match said:
         case {
             "versions": dict(versions),
-            "cases": int(),
-            "milliseconds": None | float(),
-            "memory": None | int(),
+            "cases": int(cases),
+            "milliseconds": None | float() as milliseconds,
+            "memory": None | int() as memory,
         }:
-            return _are_texts([*versions, *versions.values()])
+            return (
+                _are_texts([*versions, *versions.values()])
+                and _is_within(cases, MAX_CASES)
+                and _is_within(milliseconds, MOST_MILLISECONDS)
+                and _is_within(memory, MOST_MEMORY)
+            )
     return False
+
+
+def _is_within(number: float | None, most: float) -> bool:
+    """Tell whether a number makes sense, if it is given: one of thousands of digits, say, does not.
+
+    Such a one can be read, but not written.
+    """
+    return number is None or (not isinstance(number, bool) and 0 <= number <= most)
 
 
 def _are_texts(*lists: object) -> bool:
