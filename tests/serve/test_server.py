@@ -22,11 +22,12 @@ from modelward.formats.release import Blob
 from modelward.install import partial
 from modelward.neighbours import neighbour_id
 from modelward.serve import run
-from modelward.serve.guard import MOST_EACH, Guard
+from modelward.serve.guard import HEAD, MOST_EACH, Guard
 from modelward.serve.server import Server
 from modelward.serve.shelf import Shelf
 from tests.simulator.ledger import LoggedWorld
 from tests.simulator.world import World
+from tests.swarm.devices import Device as Neighbour
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +234,96 @@ def test_what_is_no_request(guarded, request_):
         while odd.recv(65536):
             pass
     assert ask(server.url, "/log/checkpoint")[0] == 200
+
+
+# --- heads ----------------------------------------------------------------------------------------
+
+
+def head_of(length: int, line: int = 1000) -> bytes:
+    """Return a request whose line and headers, the empty line too, take so many bytes."""
+    head = b"GET /log/checkpoint HTTP/1.1\r\nHost: x\r\n"
+    while (left := length - 2 - len(head)) > 0:
+        take = left if left < line + 5 else line  # none is too short to be a header
+        head += b"a:".ljust(take - 2, b"x") + b"\r\n"
+    return head + b"\r\n"
+
+
+def status_of(connection: socket.socket) -> int:
+    with http.client.HTTPResponse(connection) as answer:
+        answer.begin()
+        answer.read()
+        return answer.status
+
+
+def test_a_head_may_be_so_long(guarded):
+    """Each by itself: a connection that asks often may go on."""
+    server, _ = guarded
+    with connect(server) as asks:
+        for line in (1000, HEAD, 1000):
+            request = head_of(HEAD, line)
+            assert len(request) == HEAD
+            asks.sendall(request)
+            assert status_of(asks) == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [head_of(HEAD + 1), head_of(HEAD + 1, HEAD), b"GET /".ljust(HEAD + 1, b"x")],
+    ids=["many headers", "a long header", "a long request line"],
+)
+@pytest.mark.parametrize(
+    "before", [b"", b"GET /log/checkpoint HTTP/1.1\r\n\r\n"], ids=["first", "later"]
+)
+def test_and_no_longer(guarded, request_, before):
+    server, _ = guarded
+    with connect(server) as asks:
+        if before:
+            asks.sendall(before)
+            assert status_of(asks) == 200
+        asks.sendall(request_)
+        answer = b""
+        while more := asks.recv(1 << 16):
+            answer += more
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.endswith(b"\r\n\r\n431 Request Header Fields Too Large\n")
+
+
+def test_long_heads_take_no_memory(tmp_path):
+    """As many connections as one address may have, and 6 MB of headers on each."""
+    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    (tmp_path / "targets").mkdir()
+    line = b"a:".ljust(65_000, b"x") + b"\r\n"
+    head = b"GET / HTTP/1.1\r\n" + line * 98
+
+    def ask_at_length(port: int) -> None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as asks:
+            asks.sendall(head + b"\r\n")
+            while asks.recv(1 << 16):
+                pass
+
+    device = Neighbour(tmp_path)
+    with device.serving("127.0.0.1") as process:
+        assert ask(device.url, "/x")[0] == 404
+        before = peak_of(process)
+        port = int(device.url.rpartition(":")[2])
+        asking = [threading.Thread(target=ask_at_length, args=(port,)) for _ in range(MOST_EACH)]
+        for each in asking:
+            each.start()
+        for each in asking:
+            each.join()
+        assert peak_of(process) - before < 8 << 20
+        assert ask(device.url, "/x")[0] == 404
+
+
+def peak_of(process: int) -> int:
+    """Return the most bytes of memory that a process has had."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) << 10
+
+
+# --- where to listen ------------------------------------------------------------------------------
 
 
 TAKEN = -1

@@ -57,8 +57,8 @@ class Device:
                 file.write(f"{name} = {json.dumps(value)}\n")
 
     @contextmanager
-    def serving(self, host: str) -> Iterator[None]:
-        """Let it serve its neighbours."""
+    def serving(self, host: str) -> Iterator[int]:
+        """Let it serve its neighbours; yield the id of the process that does."""
         process = self.start("serve", "--host", host, "--port", "0")
         try:
             assert process.stdout
@@ -68,7 +68,7 @@ class Device:
                 assert line, process.stderr and process.stderr.read()
                 text += line
             self.url = json.loads(text)["url"]
-            yield
+            yield process.pid
         finally:
             process.terminate()
             self.said = process.communicate(timeout=20)[1]

@@ -12,6 +12,7 @@ MOST_EACH = 16  # from one address
 ASKING = 20.0  # seconds to send a request, from the moment the connection is free for one
 GIVING = 60.0  # seconds to take a block of the answer
 BLOCK = 1 << 20  # bytes
+HEAD = 16 << 10  # bytes of a request's line and headers
 
 
 class Guard:

@@ -5,6 +5,7 @@ Python's own, a thread a connection: the guard keeps them few. Files go out by s
 
 import contextlib
 import errno
+import io
 import re
 import socket
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 
 from modelward.errors import ModelwardError, UsageError
 from modelward.formats import note
-from modelward.serve.guard import ASKING, BLOCK, GIVING, Guard
+from modelward.serve.guard import ASKING, BLOCK, GIVING, HEAD, Guard
 from modelward.serve.shelf import Offer, Shelf
 
 GOSSIP = "/gossip"
@@ -95,16 +96,53 @@ class Server(ThreadingHTTPServer):
             self.guard.end_late()
 
 
+class _HeadTooLongError(Exception):
+    pass
+
+
+class _Asked(io.BufferedReader):
+    """What a neighbour sends; lines are read for a head only, and of one no more than `HEAD` bytes.
+
+    Python's own limit is 100 lines of 64 KiB, and its parser copies them several times.
+    """
+
+    _left = HEAD
+
+    def begin_head(self) -> None:
+        self._left = HEAD
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        most = self._left + 1
+        line = super().readline(most if size is None or size < 0 else min(size, most))
+        self._left -= len(line)
+        if self._left < 0:
+            raise _HeadTooLongError
+        return line
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server
+    rfile: _Asked
     protocol_version = "HTTP/1.1"
     server_version = "modelward"
     sys_version = ""
     timeout = GIVING  # for a single read or write; the guard's deadlines are the narrower ones
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = _Asked(self.rfile.detach())
+
     def handle_one_request(self) -> None:
         self.server.guard.expect(self.connection, ASKING)
-        super().handle_one_request()
+        self.rfile.begin_head()
+        try:
+            super().handle_one_request()
+        except _HeadTooLongError:
+            self.close_connection = True
+            # What was read of it says nothing; of the request before, nothing holds any more.
+            self.command = self.requestline = ""
+            self.request_version = self.protocol_version
+            self._say(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def do_GET(self) -> None:
         path = self.path.split("?", 1)[0]
