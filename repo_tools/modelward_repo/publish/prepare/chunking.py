@@ -14,11 +14,11 @@ from pyfastcdc import FastCDC
 
 from modelward.formats.chunks import MAX_CHUNK, MAX_CHUNKS, ChunkIndex
 
-ALGORITHM = 1  # rises when the same file would be cut differently
+ALGORITHM = 2  # rises when the same file would be cut differently
 LEAST_FILE = 128 << 10  # bytes: below, one request for all is as good
 TARGET = 64 << 10  # bytes of a chunk, unless the file is so long that its index would be, too
 MOST_TARGET = MAX_CHUNK // 4  # FastCDC's longest chunk is four times its target
-ENOUGH = 1 << 16  # chunks of a file; more are made longer instead
+ENOUGH = 24 << 10  # chunks, more being made longer instead: neighbours give no index above 1 MiB
 SMALL = 4  # parts shorter than this part of the target are joined
 
 Advance = Callable[[int], None]

@@ -80,8 +80,15 @@ def test_long_files_have_longer_chunks():
     for length in (0, 1 << 30, 100 << 30):
         target = chunking.target_for(length)
         assert chunking.TARGET <= target <= chunking.MOST_TARGET
-    assert chunking.target_for(4 << 30) == chunking.TARGET
-    assert (8 << 30) / chunking.target_for(8 << 30) <= MAX_CHUNKS
+    assert chunking.target_for(1 << 30) == chunking.TARGET
+    assert (28 << 30) / chunking.target_for(28 << 30) <= MAX_CHUNKS
+
+
+def test_an_index_is_one_that_neighbours_may_give():
+    one, two = (len(ChunkIndex.of("0" * 64, n, [(1, bytes(32))] * n).to_bytes()) for n in (1, 2))
+    for length in range(1 << 28, 7 << 30, 1 << 26):
+        chunks = length / chunking.target_for(length)
+        assert one + chunks * (two - one) <= MAX_CHUNK
 
 
 @pytest.mark.fuzz
