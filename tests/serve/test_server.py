@@ -24,7 +24,7 @@ from modelward.neighbours import neighbour_id
 from modelward.serve import run
 from modelward.serve.guard import HEAD, MOST_EACH, Guard
 from modelward.serve.server import Server
-from modelward.serve.shelf import Shelf
+from modelward.serve.shelf import Offer, Shelf
 from tests.simulator.ledger import LoggedWorld
 from tests.simulator.world import World
 from tests.swarm.devices import Device as Neighbour
@@ -439,6 +439,29 @@ def test_the_journal_of_a_blob_is_not_read_for_every_question(world, monkeypatch
         assert shelf.have(blob.sha256).covers(0, 4096 * 101)  # what is new is told in time
         file.restart()
         assert not shelf.have(blob.sha256).extents  # what does not count any more, at once
+
+
+def test_an_answer_that_an_update_cuts_short_ends_the_connection(world, guarded, monkeypatch):
+    """Else the head of the next answer would be taken for the rest of this one."""
+    server, _ = guarded
+    store = Device(load(world.device, {})).store
+    blob = Blob("9" * 64, 10_000)
+    part = server.shelf.part
+
+    def cut(sha256: str) -> Offer | None:
+        offer = part(sha256)
+        os.truncate(store.partial_path(sha256), 5000)
+        return offer
+
+    monkeypatch.setattr(server.shelf, "part", cut)
+    with store.partial(blob) as partial, connect(server) as asker:
+        buffer = partial.buffers(1, 8192)[0]
+        partial.write(0, partial.place(buffer, 0, 8192), checked=True)
+        asker.sendall(f"GET /parts/{blob.sha256} HTTP/1.1\r\nRange: bytes=0-8191\r\n\r\n".encode())
+        answer = asker.makefile("rb").read()
+        partial.restart()
+    assert b"Content-Length: 8192\r\n" in answer
+    assert len(answer.partition(b"\r\n\r\n")[2]) == 5000
 
 
 @pytest.mark.parametrize(
