@@ -24,7 +24,7 @@ from modelward.neighbours import neighbour_id
 from modelward.serve import run
 from modelward.serve.guard import HEAD, MOST_EACH, Guard
 from modelward.serve.server import Server
-from modelward.serve.shelf import Offer, Shelf
+from modelward.serve.shelf import METADATA_CAP, Offer, Shelf
 from tests.simulator.ledger import LoggedWorld
 from tests.simulator.world import World
 from tests.swarm.devices import Device as Neighbour
@@ -314,6 +314,44 @@ def test_long_heads_take_no_memory(tmp_path):
             each.join()
         assert peak_of(process) - before < 8 << 20
         assert ask(device.url, "/x")[0] == 404
+
+
+def test_slow_readers_of_metadata_take_no_memory(tmp_path):
+    """As many connections as one address may have; each takes the head, and then its time."""
+    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "tuf").mkdir()
+    data = metadata_of(METADATA_CAP - 1000, version=3)
+    (tmp_path / "tuf/targets.json").write_bytes(data)
+    request = "GET /metadata/3.targets.json HTTP/1.1\r\nRange: bytes={}-\r\n\r\n"
+    device = Neighbour(tmp_path)
+    with device.serving("127.0.0.1") as process, contextlib.ExitStack() as stack:
+        assert ask(device.url, "/x")[0] == 404
+        before = peak_of(process)
+        port = int(device.url.rpartition(":")[2])
+        slow = []
+        for start in range(MOST_EACH):
+            asks = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            asks.sendall(request.format(start).encode())
+            slow.append(stack.enter_context(http.client.HTTPResponse(asks)))
+        for answer in slow:
+            answer.begin()
+        for_version = 6 * METADATA_CAP  # it is parsed for that, once
+        assert peak_of(process) - before < for_version
+        (tmp_path / "next").write_bytes(metadata_of(1000, version=4))
+        (tmp_path / "next").rename(tmp_path / "tuf/targets.json")
+        for start, answer in enumerate(slow):
+            assert answer.headers["ETag"] == f'"{hashlib.sha256(data).hexdigest()}"'
+            assert hashlib.sha256(answer.read()).digest() == hashlib.sha256(data[start:]).digest()
+        assert peak_of(process) - before < for_version
+
+
+def metadata_of(length: int, version: int) -> bytes:
+    """Return what looks like targets metadata with many targets, of at most so many bytes."""
+    target = '"models/{0:06}.json":{{"custom":{{"version":9}},"hashes":{{"sha256":"{0:064x}"}}}}'
+    count = (length - 100) // len(target.format(0) + ",")
+    targets = ",".join(target.format(number) for number in range(count))
+    return f'{{"signatures":[],"signed":{{"targets":{{{targets}}},"version":{version}}}}}'.encode()
 
 
 def peak_of(process: int) -> int:

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from modelward import plain_file
 from modelward.device import Device
 from modelward.errors import Unavailable
 from modelward.formats.have import Have
-from modelward.install import partial
+from modelward.install import hashing, partial
 from modelward.install.targets import TargetStore, digest_in
 from modelward.neighbours import neighbour_id
 
@@ -63,9 +63,10 @@ class Shelf:
         self._clock = clock
         self._reading = Lock()
         self._read: dict[Path, _Read] = {}
+        self._looking = Lock()  # into metadata: for many neighbours it takes the memory of one
         self._targets = TargetStore(device.config.state)
         self.neighbour = neighbour_id(device)
-        self._versions: dict[Path, tuple[tuple[int, int], int]] = {}
+        self._versions: dict[Path, tuple[tuple[int, int, int], int]] = {}
 
     def find(self, path: str) -> Offer | None:
         """Return what is at a path, or None.
@@ -76,14 +77,13 @@ class Shelf:
         if match := _BLOB.fullmatch(path):
             return _file(self._device.store.path(match[2]), match[2])
         if path == "metadata/timestamp.json":
-            return _small(self._device.cache / "timestamp.json")
+            return self._metadata(self._device.cache / "timestamp.json", caching=CHANGING)
         if path == "log/checkpoint":
             return _bytes(self.checkpoint())
         if match := _ROOT.fullmatch(path):
             return self._metadata(self._device.cache / "root_history" / f"{match[1]}.root.json")
         if match := _ROLE.fullmatch(path):
-            file = self._device.cache / f"{match[2]}.json"
-            return self._metadata(file) if self._version(file) == int(match[1]) else None
+            return self._metadata(self._device.cache / f"{match[2]}.json", int(match[1]))
         sha256 = digest_in(path)
         return _file(self._targets.path(sha256), sha256) if sha256 else None
 
@@ -135,19 +135,35 @@ class Shelf:
             self._read = {path: _Read(status, end + SELDOM * (end - now), said)}
             return said
 
-    def _metadata(self, path: Path) -> Offer | None:
-        offer = _small(path)
-        return Offer(offer.content, offer.length, offer.etag) if offer else None
+    def _metadata(
+        self, path: Path, version: int | None = None, caching: str = IMMUTABLE
+    ) -> Offer | None:
+        """Return a file of TUF's cache, if it is of a version, or whichever it is of.
 
-    def _version(self, path: Path) -> int | None:
-        """Return which version of a role's metadata is cached; parsed once for each."""
+        It may be replaced at any time, but is never written to: tag, version and what is sent are
+        of the one file that is opened here.
+        """
+        file = _open(path)
+        if file is None:
+            return None
+        with self._looking, contextlib.suppress(OSError):
+            if version is None or self._version(path, file) == version:
+                sha256 = hashing.sha256_of(file.fileno())
+                return Offer(file, os.fstat(file.fileno()).st_size, sha256, caching)
+        file.close()
+        return None
+
+    def _version(self, path: Path, file: BinaryIO) -> int | None:
+        """Return which version of a role's metadata a file is; parsed once for each."""
         try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
+            status = os.fstat(file.fileno())
+            stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             known = self._versions.get(path)
             if known is None or known[0] != stamp:
-                version = json.loads(plain_file.read(path, METADATA_CAP))["signed"]["version"]
-                known = self._versions[path] = (stamp, int(version))
+                # Its bytes go before it is parsed, and of what is parsed all but the version.
+                text = plain_file.content(file.fileno(), METADATA_CAP).decode()
+                found = json.loads(text, object_hook=_only_version)
+                known = self._versions[path] = (stamp, int(found["signed"]["version"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return known[1]
@@ -171,12 +187,8 @@ class _Read:
         return unchanged or now < self.until
 
 
-def _small(path: Path) -> Offer | None:
-    """Return a file that may be replaced at any time: content and tag from one read."""
-    try:
-        return _bytes(plain_file.read(path, METADATA_CAP))
-    except OSError:
-        return None
+def _only_version(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in ("signed", "version") if name in value}
 
 
 def _bytes(data: bytes | None) -> Offer | None:
@@ -186,14 +198,20 @@ def _bytes(data: bytes | None) -> Offer | None:
 
 
 def _file(path: Path, sha256: str) -> Offer | None:
-    """Return a file that never changes; a symbolic link is not followed."""
+    """Return a file that never changes."""
+    file = _open(path)
+    return Offer(file, os.fstat(file.fileno()).st_size, sha256) if file else None
+
+
+def _open(path: Path) -> BinaryIO | None:
+    """Open a regular file; a symbolic link is not followed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        file = os.fdopen(descriptor, "rb")
-    except OSError:  # a directory
+        plain_file.check(descriptor)
+    except OSError:
         os.close(descriptor)
         return None
-    return Offer(file, os.fstat(file.fileno()).st_size, sha256)
+    return os.fdopen(descriptor, "rb")
