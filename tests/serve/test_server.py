@@ -479,6 +479,35 @@ def test_the_journal_of_a_blob_is_not_read_for_every_question(world, monkeypatch
         assert not shelf.have(blob.sha256).extents  # what does not count any more, at once
 
 
+def test_nor_by_asking_about_several_in_turn(tmp_path, monkeypatch):
+    """An update begins all files of a release at once, and what was fetched of one is kept."""
+    now, reads = 0.0, 0
+    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    store = Device(load(tmp_path, {})).store
+    blobs = [Blob(f"{number:064x}", 1 << 20) for number in range(40)]
+    read = partial.there
+
+    def slowly(path: Path, length: int) -> tuple[bool, partial.Parts, partial.Parts]:
+        nonlocal now, reads
+        now, reads = now + 0.1, reads + 1
+        return read(path, length)
+
+    monkeypatch.setattr(partial, "there", slowly)
+    shelf = Shelf(Device(load(tmp_path, {})), lambda: now)
+    store.reserve(blobs)
+    for _ in range(3):
+        for blob in blobs:
+            shelf.have(blob.sha256)
+    assert reads == len(blobs)
+    for blob in blobs[1:]:
+        partial.journal_of(store.partial_path(blob.sha256)).unlink()
+    with store.partial(blobs[0]) as file:
+        now += 10
+        file.coming(0, 4096)
+        assert shelf.have(blobs[0].sha256).coming == ((0, 4096),)
+    assert list(shelf._read) == [store.partial_path(blobs[0].sha256)]  # no more than there are
+
+
 def test_an_answer_that_an_update_cuts_short_ends_the_connection(world, guarded, monkeypatch):
     """Else the head of the next answer would be taken for the rest of this one."""
     server, _ = guarded

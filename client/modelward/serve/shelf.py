@@ -132,7 +132,9 @@ class Shelf:
                 return known.said
             said = partial.there(path, length)
             end = self._clock()
-            self._read = {path: _Read(status, end + SELDOM * (end - now), said)}
+            for gone in [each for each in self._read if not partial.journal_of(each).exists()]:
+                del self._read[gone]  # so there are never more than files that are begun
+            self._read[path] = _Read(status, end + SELDOM * (end - now), said)
             return said
 
     def _metadata(
