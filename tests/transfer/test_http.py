@@ -1,5 +1,6 @@
 """HTTP against a server that does everything wrong: every fault ends, soon, in the right error."""
 
+import gc
 import itertools
 import socket
 import struct
@@ -8,10 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from modelward.errors import NotFound, TooLong, Unavailable, UsageError
+from modelward.errors import ModelwardError, NotFound, TooLong, Unavailable, UsageError
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.pace import Throttle
 
@@ -349,6 +351,54 @@ def test_other_answers_are_not_followed_and_not_asked_for_again(status):
         with pytest.raises(Unavailable, match=status[:3]):
             fetch(server)
         assert len(server.requests) == 1
+
+
+LONG = b"x" * 200_000  # more than is read at once
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        *(answer(LONG, "Connection: close", status=each) for each in ("404 No", "500 Oh", "418 I")),
+        answer(LONG, "Connection: close", "Location: http://two.example/", status="302 There"),
+        answer(LONG, "Connection: close", "Content-Encoding: gzip"),
+        answer(LONG, "Connection: close"),
+        OK + b"\r\n" + LONG,
+    ],
+    ids=["404", "500", "418", "302", "gzip", "too long", "endless"],
+)
+@pytest.mark.parametrize("part", [False, True])
+def test_what_is_refused_keeps_no_descriptor(served, part, without_garbage_collection):
+    """Though the error is kept: where the server will close, only the answer has the socket."""
+    with serving(served) as server, Http(HASTY) as http:
+        before, errors = open_files(), []
+        for _ in range(5):
+            try:
+                http.open(server.url, 1, 50, 100) if part else http.fetch(server.url, 100)
+            except ModelwardError as error:
+                errors.append(error)
+        assert soon(lambda: open_files() <= before)
+        assert len(errors) == 5
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Wait a moment until something is so: the server closes its end a little later."""
+    until = time.monotonic() + 2
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.01)
+    return is_so()
+
+
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity", ""])

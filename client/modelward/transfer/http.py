@@ -153,7 +153,7 @@ class Http:
         try:
             return Body(url, response, (start, stop, length), pace, self.throttle, end)
         except BaseException:
-            connection.close()
+            _close(connection, response)
             raise
 
     def close(self) -> None:
@@ -179,12 +179,12 @@ class Http:
             try:
                 yield response
             except BaseException:
-                connection.close()
+                _close(connection, response)
                 raise
         if response.isclosed():
             self._give(key, connection)
         else:
-            connection.close()
+            _close(connection, response)
 
     def _ask(self, url: str, pace: Pace, headers: Mapping[str, str]) -> "_Asked":
         """Send the request, trying again while the server is absent or busy."""
@@ -222,9 +222,9 @@ class Http:
             encoding = response.getheader("Content-Encoding", "identity")
             if encoding == "identity":
                 return None
-            connection.close()
+            _close(connection, response)
             raise Unavailable(f"{asked}: the server sent {encoding[:SHOWN]!r}, which is refused")
-        connection.close()
+        _close(connection, response)
         meaning = http.client.responses.get(response.status, "an unknown status")
         problem = f"{asked}{self.network.way}: the server answered {response.status} ({meaning})"
         if response.status in _NOT_FOUND:
@@ -284,6 +284,12 @@ class Http:
 
 
 _Asked = tuple[tuple[str, str], http.client.HTTPConnection, http.client.HTTPResponse]
+
+
+def _close(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+    """Be done with an answer: where the server will close the connection, it has the socket."""
+    response.close()
+    connection.close()
 
 
 def _is_asked_for(response: http.client.HTTPResponse, headers: Mapping[str, str]) -> bool:
