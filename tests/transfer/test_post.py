@@ -67,7 +67,7 @@ def test_silence_after_a_byte_just_in_time() -> None:
 
 def test_silence_after_a_proxy_that_answers_just_in_time() -> None:
     """TLS gets what is left, not for a second time what the proxy had."""
-    seconds = 1.0
+    seconds = 3.0
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -85,7 +85,7 @@ def test_silence_after_a_proxy_that_answers_just_in_time() -> None:
         start = time.monotonic()
         with pytest.raises(Unavailable):
             post("https://127.0.0.1:1/gossip", b"{}", network, seconds)
-        assert time.monotonic() - start < seconds * 1.5
+        assert time.monotonic() - start < seconds * 1.4  # 1.8, were it `seconds` for each
         thread.join(30)
 
 
