@@ -366,6 +366,37 @@ def test_names_that_wait_to_be_looked_up_hold_up_no_end():
     assert asked == ["one"]
 
 
+def test_whom_mdns_finds_is_written_when_it_is_news(world, monkeypatch):
+    """Again where it failed; and not what is there already: flash wears."""
+    with (world.device / "modelward.toml").open("a") as file:
+        file.write("\n[neighbours]\ndiscover = true\n")
+    one, two = ("http://10.0.0.2:2",), ("http://10.0.0.2:2", "http://10.0.0.3:3")
+    written: list[tuple[str, ...]] = []
+    is_full = False
+
+    def write(_state: Path, urls: tuple[str, ...]) -> None:
+        if is_full:
+            raise OSError
+        written.append(urls)
+
+    @contextmanager
+    def announced(_name: str, _port: int, tell: discovery.Tell, _warn: object) -> Iterator[None]:
+        nonlocal is_full
+        for urls in ((), one, one, one):
+            tell(urls)
+        is_full = True
+        tell(two)
+        is_full = False
+        tell(two)
+        tell(two)
+        yield
+
+    monkeypatch.setattr(found, "write", write)
+    monkeypatch.setattr(discovery, "announced", announced)
+    with run.serving(Device(load(world.device, {})), "127.0.0.1", 0):
+        assert written == [(), one, two]
+
+
 def test_mdns_that_is_not_installed(world, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zeroconf", None)
     with (world.device / "modelward.toml").open("a") as file:

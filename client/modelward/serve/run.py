@@ -80,12 +80,15 @@ def _discovered(device: Device, port: int) -> Iterator[None]:
         return
     state = device.config.state
     is_said = False
+    written: tuple[str, ...] | None = None
 
     def tell(urls: tuple[str, ...]) -> None:
-        nonlocal is_said
+        nonlocal is_said, written
+        if urls == written:
+            return  # flash wears
         try:
             neighbours.write(state, urls)
-            is_said = False
+            is_said, written = False, urls
         except OSError as error:
             if not is_said:
                 _warn(
