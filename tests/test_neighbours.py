@@ -274,6 +274,26 @@ def test_neighbours_that_were_found(tmp_path):
     assert not (tmp_path / found.FILE).exists()
 
 
+def test_those_found_first_are_always_asked_and_others_in_turn(tmp_path):
+    """Whoever announces more than are asked shuts nobody out, whenever these come."""
+    device = Device(
+        from_settings(
+            tmp_path,
+            {
+                "repository": "http://x.example",
+                "device_id": "x",
+                "neighbours": {"discover": True},
+            },
+        )
+    )
+    every = tuple(f"http://10.0.0.{number}:8648" for number in range(1, 41))
+    found.write(tmp_path, every)
+    draws = [neighbours.urls(device) for _ in range(100)]
+    assert {len(set(each)) for each in draws} == {neighbours.MOST_AT_ONCE}
+    assert {each[: neighbours.ALWAYS] for each in draws} == {every[: neighbours.ALWAYS]}
+    assert {url for each in draws for url in each} == set(every)
+
+
 @pytest.mark.parametrize("port", [0, None])
 def test_an_announcement_without_a_port_is_nobody(port):
     """It must not cost a device the neighbours that there are."""

@@ -7,6 +7,7 @@ other without noticing.
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,17 +29,23 @@ from modelward.transfer.swarm import Neighbourhood
 GOSSIP = "/gossip"
 SECONDS = 2.0  # for one neighbour; all are asked at once
 MOST_AT_ONCE = 16
+ALWAYS = 8  # of those found; the rest is drawn anew each time
 # Times the bytes of the cheapest way to a blob: to gather it for others, too, is dear. With three
 # neighbours or fewer it never is: a way that is so cheap is not shared then (docs/adr/0014).
 DEAR = 4
 
 
 def urls(device: Device) -> tuple[str, ...]:
-    """Return the addresses of neighbours: those configured, then those found."""
+    """Return the addresses of neighbours: those configured, then those found.
+
+    Anybody on the network can announce as many as they like, and each costs time to ask. Those
+    found first are not displaced by them; and who comes after them is not shut out for good.
+    """
     settings = device.config.neighbours
-    # Anybody on the network can announce as many as they like: each costs time to ask.
-    discovered = found.read(device.config.state)[:MOST_AT_ONCE] if settings.discover else ()
-    return tuple(dict.fromkeys((*settings.urls, *discovered)))
+    discovered = found.read(device.config.state) if settings.discover else ()
+    first, others = discovered[:ALWAYS], discovered[ALWAYS:]
+    drawn = random.sample(others, min(len(others), MOST_AT_ONCE - ALWAYS))
+    return tuple(dict.fromkeys((*settings.urls, *first, *drawn)))
 
 
 def sources(device: Device, http: Http) -> list[Neighbour]:

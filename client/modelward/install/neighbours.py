@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from modelward.config.address import check_repository
-from modelward.config.neighbours import MAX_URLS
 from modelward.errors import FormatError, UsageError
 from modelward.formats import strict
 from modelward.install import fsops
@@ -17,11 +16,12 @@ from modelward.install.opened import read_file
 FILE = "neighbours.json"
 SCHEMA = "modelward/neighbours/1"
 CAP = 64 << 10
+MOST = 256  # URLs
 
 
 def write(state: Path, urls: tuple[str, ...]) -> None:
-    """Note who is there now."""
-    fsops.write_file(state / FILE, strict.dump({"schema": SCHEMA, "urls": list(urls[:MAX_URLS])}))
+    """Note who is there now, by URLs in the order they were heard first."""
+    fsops.write_file(state / FILE, strict.dump({"schema": SCHEMA, "urls": list(urls[:MOST])}))
 
 
 def read(state: Path) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def read(state: Path) -> tuple[str, ...]:
         data = read_file(state / FILE, CAP)
         fields = strict.Fields("neighbours", strict.load("neighbours", data, CAP))
         fields.schema(SCHEMA)
-        return tuple(_possible(fields.texts("urls", MAX_URLS)))
+        return tuple(_possible(fields.texts("urls", MOST)))
     return ()
 
 
