@@ -9,10 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +22,7 @@ from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
 from modelward.install import neighbours as found
 from modelward.serve import discovery, run
+from modelward.serve.heard import MOST, STALE, Heard
 from modelward.transfer.http import Http
 from modelward.transfer.neighbour import PATIENCE, Neighbour
 from modelward.transfer.sources import HttpSource, Sources
@@ -294,46 +294,22 @@ def test_those_found_first_are_always_asked_and_others_in_turn(tmp_path):
     assert {url for each in draws for url in each} == set(every)
 
 
-@pytest.mark.parametrize("port", [0, None])
-def test_an_announcement_without_a_port_is_nobody(port):
-    """It must not cost a device the neighbours that there are."""
-    told: list[tuple[str, ...]] = []
-    seen = discovery._Seen("own", (IPv4Interface("10.0.0.1/24"),), told.append)
-
-    def announce(name: str, port: int | None) -> None:
-        info = SimpleNamespace(parsed_addresses=lambda: ["10.0.0.5"], port=port)
-        zeroconf = SimpleNamespace(get_service_info=lambda *_, **__: info)
-        seen.changed(zeroconf, discovery.SERVICE, name, SimpleNamespace(name="Added"))
-
-    announce("honest", 8648)
-    announce("other", port)
-    assert told == [("http://10.0.0.5:8648",)]
-    announce("honest", port)
-    assert told[1:] == [()]
-
-
 @pytest.mark.parametrize(
     "address",
     [
         "127.0.0.1", "127.8.8.8", "0.0.0.0", "224.0.0.251", "240.0.0.1", "255.255.255.255",
         "10.0.0.1", "10.0.1.5", "192.168.7.1", "172.16.0.1", "169.254.1.1", "192.0.2.1", "8.8.8.8",
-        "::1", "fe80::1",
     ],
 )  # fmt: skip
 def test_an_announcement_points_nowhere_but_to_somebody_near(address):
     """Else anybody near could have this device ask itself, or whoever trusts it."""
     networks = (IPv4Interface("10.0.0.1/24"), IPv4Interface("198.51.100.9/28"))
-
-    def url(*addresses: str) -> str | None:
-        info = SimpleNamespace(parsed_addresses=lambda: list(addresses), port=8648)
-        return discovery._url(info, networks)
-
-    assert url(address) is None
-    assert url(address, "10.0.0.5") == "http://10.0.0.5:8648"
-    assert url(address, "198.51.100.1") == "http://198.51.100.1:8648"
-    everything = (IPv4Interface("10.0.0.1/0"),)
-    info = SimpleNamespace(parsed_addresses=lambda: ["127.0.0.1", "224.0.0.1", "0.0.0.0"], port=1)
-    assert discovery._url(info, everything) is None
+    near = Heard(networks, PORT).is_near
+    assert not near(IPv4Address(address))
+    assert near(IPv4Address("10.0.0.5"))
+    assert near(IPv4Address("198.51.100.1"))
+    anywhere = Heard((IPv4Interface("10.0.0.1/0"),), PORT).is_near
+    assert not any(map(anywhere, map(IPv4Address, ("127.0.0.1", "224.0.0.1", "0.0.0.0"))))
 
 
 def test_networks_are_looked_for_until_there_is_one(monkeypatch):
@@ -355,35 +331,57 @@ def test_no_thread_outlives_the_networks_that_it_was_for(monkeypatch):
     monkeypatch.setattr(discovery, "_networks", lambda: here)
     before = set(threading.enumerate())
 
-    def browsers() -> set[Thread]:
-        return {each for each in threading.enumerate() if "ServiceBrowser" in each.name} - before
+    def mine() -> set[Thread]:
+        return {each for each in threading.enumerate() if "_run_loop" in each.name} - before
 
     told: list[tuple[str, ...]] = []
     warned: list[str] = []
     with discovery.announced("this", 8648, told.append, warned.append):
-        while not (first := browsers()):  # pytest's own time-out ends this
+        while not (first := mine()):  # pytest's own time-out ends this
             time.sleep(0.01)
         here = (IPv4Interface("127.0.0.1/16"),)
-        while not browsers() - first:
+        while not mine() - first:
             time.sleep(0.01)
-        assert browsers().isdisjoint(first)
+        assert mine().isdisjoint(first)
     assert set(threading.enumerate()) <= before
     assert warned == []
 
 
-def test_names_that_wait_to_be_looked_up_hold_up_no_end():
-    """A neighbour that announces many, and resolves none, would cost 3 s for each."""
-    asked: list[str] = []
-    seen = discovery._Seen("own", (IPv4Interface("10.0.0.1/24"),), lambda _: None)
+HERE = (IPv4Interface("10.0.0.1/16"),)
+HONEST, OTHER = IPv4Address("10.0.0.5"), IPv4Address("10.0.0.6")
 
-    def get_service_info(_service: str, name: str, **_options: object) -> None:
-        asked.append(name)
-        seen.close()
 
-    for name in ("one", "two", "three"):
-        zeroconf = SimpleNamespace(get_service_info=get_service_info)
-        seen.changed(zeroconf, discovery.SERVICE, name, SimpleNamespace(name="Added"))
-    assert asked == ["one"]
+def test_an_announcement_without_a_port_is_nobody():
+    """It must not cost a device the neighbours that there are."""
+    heard = Heard(HERE, PORT)
+    heard.note(HONEST, PORT)
+    heard.note(HONEST, 0)
+    heard.note(OTHER, 0)
+    assert heard.urls() == ("http://10.0.0.5:8648",)
+
+
+def test_of_several_ports_the_usual_one_counts_then_the_first():
+    """Else whoever says first that an honest device serves elsewhere would hide it."""
+    heard = Heard(HERE, PORT)
+    for address, port in ((HONEST, 1), (OTHER, 1), (HONEST, PORT), (OTHER, 2), (HONEST, 3)):
+        heard.note(address, port)
+    assert heard.urls() == ("http://10.0.0.5:8648", "http://10.0.0.6:1")
+
+
+def test_of_many_addresses_the_first_stay_until_they_are_not_heard_any_more():
+    now = 0.0
+    heard = Heard(HERE, PORT, lambda: now)
+    for number in range(2 * MOST):
+        heard.note(HONEST + number, PORT)
+    first = heard.urls()
+    assert (len(first), first[0]) == (MOST, "http://10.0.0.5:8648")
+    now += STALE - 1
+    heard.note(HONEST, PORT)
+    assert heard.urls() == first
+    now += 1
+    assert heard.urls() == first[:1]
+    heard.note(OTHER, 1)
+    assert heard.urls() == (*first[:1], "http://10.0.0.6:1")
 
 
 def test_whom_mdns_finds_is_written_when_it_is_news(world, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface
@@ -12,12 +13,15 @@ import pytest
 
 from modelward.serve import discovery
 
-pytest.importorskip("zeroconf")
+zeroconf = pytest.importorskip("zeroconf")
 GROUP = ("224.0.0.251", 5353)
 LOOP = "127.0.0.1"
 A, PTR, TXT, SRV = 1, 12, 16, 33
+SERVICE = "_modelward._tcp.local."
 PATIENCE = 10  # seconds
-SOME = f"test-{os.getpid()}"  # others may run the same tests at the same time
+# Others may run the same tests at the same time.
+SOME = f"test-{os.getpid()}"
+NET = f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 
 Told = SimpleQueue[tuple[str, ...]]
 
@@ -27,8 +31,8 @@ def packet(*records: bytes) -> bytes:
     return struct.pack("!6H", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records)
 
 
-def record(name: str, kind: int, data: bytes) -> bytes:
-    return labels(name) + struct.pack("!HHIH", kind, 1, 120, len(data)) + data
+def record(name: str, kind: int, data: bytes, ttl: int = 120) -> bytes:
+    return labels(name) + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data
 
 
 def labels(name: str) -> bytes:
@@ -38,15 +42,15 @@ def labels(name: str) -> bytes:
 
 def pointer(target: str) -> bytes:
     """Return what says that there is such a service."""
-    return record(discovery.SERVICE, PTR, labels(target))
+    return record(SERVICE, PTR, labels(target))
 
 
-def announcement(name: str, address: str) -> bytes:
+def announcement(name: str, address: str, port: int = 8648) -> bytes:
     """Return what an honest device says."""
-    service, host = f"{name}.{discovery.SERVICE}", f"{name}.local."
+    service, host = f"{name}.{SERVICE}", f"{name}.local."
     return packet(
         pointer(service),
-        record(service, SRV, struct.pack("!3H", 0, 0, 8648) + labels(host)),
+        record(service, SRV, struct.pack("!3H", 0, 0, port) + labels(host)),
         record(service, TXT, b"\0"),
         record(host, A, socket.inet_aton(address)),
     )
@@ -76,6 +80,7 @@ def say() -> Iterator[socket.socket]:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     """Discover on the loop, on which everybody counts as near."""
+    monkeypatch.setattr(discovery, "LOOK", 0.2)
     monkeypatch.setattr(discovery, "_networks", lambda: (IPv4Interface(f"{LOOP}/0"),))
     told: Told = SimpleQueue()
     warned: list[str] = []
@@ -84,14 +89,17 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
     assert warned == []
 
 
-def find(told: Told, say: socket.socket, name: str, address: str) -> None:
-    """Announce an honest device until it is found: nobody may have listened yet."""
+def find(told: Told, say: socket.socket, name: str, address: str) -> tuple[str, ...]:
+    """Announce an honest device until it is found, as nobody may have listened yet.
+
+    Return who is there then: all that was said before has been heard.
+    """
     for _ in range(PATIENCE):
         say.send(announcement(f"{SOME}-{name}", address))
         with suppress(Empty):
-            while f"http://{address}:8648" not in told.get(timeout=1):
+            while f"http://{address}:8648" not in (there := told.get(timeout=1)):
                 pass
-            return
+            return there
     pytest.fail(f"{name} was not found")
 
 
@@ -102,6 +110,68 @@ def find(told: Told, say: socket.socket, name: str, address: str) -> None:
 )  # fmt: skip
 def test_an_announcement_that_makes_no_sense_is_dropped_alone(say, told, target):
     """Raised in zeroconf's thread, it would end that, and nobody be found any more."""
-    find(told, say, "before", "10.0.0.5")
+    find(told, say, "before", f"{NET}.5")
     say.send(packet(pointer(target)))
-    find(told, say, "after", "10.0.0.6")
+    find(told, say, "after", f"{NET}.6")
+
+
+def test_whoever_has_many_names_is_asked_once(say, told):
+    """Nor does it displace others: neither by its names, nor by saying what is not so of them."""
+    find(told, say, "honest", f"{NET}.9")
+    for port in range(1000, 1020):
+        say.send(announcement(f"{SOME}-{port}", f"{NET}.6", port))
+        say.send(announcement(f"{SOME}-honest-{port}", f"{NET}.9", port))
+        say.send(announcement(f"{SOME}-honest", f"{NET}.9", port))
+    there = find(told, say, "after", f"{NET}.5")
+    assert [url for url in there if f"//{NET}." in url] == [
+        f"http://{NET}.9:8648",
+        f"http://{NET}.6:1000",
+        f"http://{NET}.5:8648",
+    ]
+
+
+def test_nobody_can_say_that_another_is_gone(say, told):
+    find(told, say, "honest", f"{NET}.9")
+    say.send(packet(record(SERVICE, PTR, labels(f"{SOME}-honest.{SERVICE}"), ttl=0)))
+    assert f"http://{NET}.9:8648" in find(told, say, "after", f"{NET}.5")
+
+
+def test_names_that_nobody_answers_for_hold_up_nobody(say, told):
+    """Nor does a cache that they fill: zeroconf keeps 10,000 records."""
+    find(told, say, "before", f"{NET}.5")
+    for start in range(0, 12_000, 100):
+        names = (f"{SOME}-{number}.{SERVICE}" for number in range(start, start + 100))
+        say.send(packet(*(record(SERVICE, PTR, labels(name), 100_000) for name in names)))
+        if start % 1000 == 0:
+            find(told, say, f"while-{start}", f"{NET}.{100 + start // 1000}")
+    find(told, say, "after", f"{NET}.6")
+
+
+def test_a_device_whose_port_changes_all_the_time_is_told_of_now_and_then(say, told):
+    """Each time, flash may be written."""
+    find(told, say, "before", f"{NET}.5")
+    began, times = time.monotonic(), told.qsize()
+    for port in range(1000, 1300):
+        say.send(announcement(f"{SOME}-x", f"{NET}.6", port))
+        time.sleep(0.003)
+    assert told.qsize() - times <= (time.monotonic() - began) / discovery.LOOK + 1
+
+
+def test_devices_that_were_there_before_are_found_by_asking(say, told):
+    """By another zeroconf's whole answer: it announced itself before anybody listened."""
+    with zeroconf.Zeroconf([LOOP]) as other:
+        other.register_service(
+            zeroconf.ServiceInfo(
+                SERVICE,
+                f"{SOME}-other.{SERVICE}",
+                port=8648,
+                parsed_addresses=[f"{NET}.77"],
+                server=f"{SOME}-other.local.",
+            )
+        )
+        later: Told = SimpleQueue()
+        with discovery.announced(f"{SOME}-later", 8648, later.put, lambda _: None):
+            for _ in range(100):
+                if f"http://{NET}.77:8648" in later.get(timeout=PATIENCE):
+                    return
+    pytest.fail("nobody answered")

@@ -4,34 +4,34 @@ Answers are not trusted: they are addresses to ask. A neighbour that lies is dea
 other source that does.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address
+from contextlib import contextmanager
+from ipaddress import IPv4Interface
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import Any
+from threading import Event, Thread
 
 from modelward.errors import UsageError
+from modelward.serve.heard import Heard, Networks
 
-SERVICE = "_modelward._tcp.local."
-PATIENCE = 3000  # milliseconds to resolve a name
-LOOK = 30.0  # seconds between two looks at this machine's networks
+LOOK = 5.0  # seconds between two looks at this machine's networks, and at who was heard
+ASK = 600.0  # seconds between two questions who is there; less at the start
 
 Tell = Callable[[tuple[str, ...]], None]
 Warn = Callable[[str], None]
-Networks = tuple[IPv4Interface, ...]
+Ask = Callable[[], None]
 
 
 @contextmanager
 def announced(name: str, port: int, tell: Tell, warn: Warn) -> Iterator[None]:
-    """Announce this device, and tell of others whenever they come or go.
+    """Announce this device, and tell every few seconds which others are there.
 
     A network may come, go or change at any time: all begins anew on what is there then.
 
     Args:
         name: What tells this device from others; no secret, and no id that is used elsewhere.
         port: The port it serves at.
-        tell: Told the addresses of all others, from other threads.
+        tell: Told the URLs of all others, whether or not that is new, from another thread.
         warn: Told why nobody can be found for now; once, until somebody can.
 
     Raises:
@@ -64,10 +64,9 @@ def _announce(name: str, port: int, tell: Tell, warn: Warn, over: Event) -> None
         try:
             tell(())  # whoever was there before may be gone
             networks = _networks()
-            with _announced_on(networks, name, port, tell):
+            with _announced_on(networks, name, port) as (heard, ask):
                 is_said = False
-                while _networks() == networks and not over.wait(LOOK):
-                    pass
+                _listen(networks, heard, ask, tell, over)
         except (OSError, RuntimeError, Error) as error:
             if not is_said:
                 warn(str(error) or type(error).__name__)
@@ -75,9 +74,24 @@ def _announce(name: str, port: int, tell: Tell, warn: Warn, over: Event) -> None
             over.wait(LOOK)
 
 
+def _listen(networks: Networks, heard: Heard, ask: Ask, tell: Tell, over: Event) -> None:
+    """Tell who is there until this machine's networks are others, or all is over."""
+    due, pause = time.monotonic(), LOOK
+    while _networks() == networks:
+        if time.monotonic() >= due:
+            ask()
+            due, pause = time.monotonic() + pause, min(2 * pause, ASK)
+        if over.wait(LOOK):
+            return
+        tell(heard.urls())
+
+
 @contextmanager
-def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Iterator[None]:
-    from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
+def _announced_on(networks: Networks, name: str, port: int) -> Iterator[tuple[Heard, Ask]]:
+    """Announce this device on networks; yield who is heard there, and what asks them all."""
+    from zeroconf import ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
+
+    from modelward.serve.announcements import SERVICE, Listener, question  # noqa: PLC0415 - an extra
 
     if not networks:
         raise OSError("this machine has no network")
@@ -90,79 +104,13 @@ def _announced_on(networks: Networks, name: str, port: int, tell: Tell) -> Itera
         parsed_addresses=addresses,
         server=f"{name}.local.",
     )
+    heard = Heard(networks, port)
     try:
+        zeroconf.add_listener(Listener(heard), None)
         zeroconf.register_service(info, allow_name_change=True)
-        seen = _Seen(info.name, networks, tell)
-        # Its thread would outlive zeroconf. Its end waits for the name that it is looking up.
-        with ServiceBrowser(zeroconf, SERVICE, handlers=[seen.changed]), closing(seen):
-            yield
+        yield heard, lambda: zeroconf.send(question())
     finally:
         zeroconf.close()
-
-
-class _Seen:
-    """Who is there, as far as zeroconf says."""
-
-    def __init__(self, own: str, networks: Networks, tell: Tell) -> None:
-        self._own = own
-        self._networks = networks
-        self._tell = tell
-        self._lock = Lock()
-        self._urls: dict[str, str] = {}
-        self._is_over = False
-
-    def close(self) -> None:
-        """Look nobody up any more: each may take as long as `PATIENCE`."""
-        self._is_over = True
-
-    def changed(self, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
-        """Somebody came, moved or left. Zeroconf passes these by name.
-
-        An announcement that zeroconf cannot make sense of is dropped alone: anybody may send one.
-        """
-        if self._is_over:
-            return
-        url = None
-        if name != self._own and state_change.name != "Removed":
-            try:
-                info = zeroconf.get_service_info(service_type, name, timeout=PATIENCE)
-                url = _url(info, self._networks) if info is not None else None
-            except Exception:  # noqa: BLE001 - it would end zeroconf's thread: nobody else be found
-                return
-        self._note(name, url)
-
-    def _note(self, name: str, url: str | None) -> None:
-        with self._lock:
-            before = tuple(self._urls.values())
-            self._urls.pop(name, None)
-            if url is not None:
-                self._urls[name] = url
-            now = tuple(sorted(set(self._urls.values())))
-            if now != tuple(sorted(set(before))):
-                self._tell(now)
-
-
-def _url(info: Any, networks: Networks) -> str | None:
-    """Return a neighbour's address: one of these networks, so that nobody points elsewhere.
-
-    Else anybody near could have this device ask itself, or whoever else trusts it.
-    """
-    if not info.port:
-        return None
-    own = [each.ip for each in networks]
-    for text in info.parsed_addresses():
-        address = ip_address(text)
-        is_near = any(address in each.network for each in networks)
-        if is_near and address not in own and not _is_odd(address):
-            return f"http://{address}:{info.port}"
-    return None
-
-
-def _is_odd(address: IPv4Address | IPv6Address) -> bool:
-    """Tell whether an address is no single other machine's, whatever a network is said to have."""
-    return (
-        address.is_loopback or address.is_unspecified or address.is_multicast or address.is_reserved
-    )
 
 
 def _networks() -> Networks:
