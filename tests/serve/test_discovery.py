@@ -107,6 +107,7 @@ def find(told: Told, say: socket.socket, name: str, address: str) -> tuple[str, 
     "target",
     ["", "x", f"{SOME}._http._tcp.local.", f"{SOME}._Modelward._tcp.local.",
      f"{SOME}._modelward._udp.local."],
+    ids=["root", "x", "http", "capital", "udp"],  # the same in all of xdist's workers
 )  # fmt: skip
 def test_an_announcement_that_makes_no_sense_is_dropped_alone(say, told, target):
     """Raised in zeroconf's thread, it would end that, and nobody be found any more."""
