@@ -421,7 +421,7 @@ def test_busy_server_is_asked_again(first):
 @pytest.mark.parametrize("status", ["503 Busy", "404 Not Found", "500 Oh"])
 def test_who_says_no_was_not_waited_for_in_vain(status):
     def late(connection: socket.socket) -> None:
-        time.sleep(0.1)
+        time.sleep(0.2)
         connection.sendall(answer(status=status))
 
     with serving(late) as server, Http(HASTY) as http:
@@ -431,7 +431,7 @@ def test_who_says_no_was_not_waited_for_in_vain(status):
         ):
             with pytest.raises(Unavailable) as problem:
                 ask()
-            assert problem.value.vain < 0.05
+            assert problem.value.vain < 0.15
 
 
 def test_busy_server_is_asked_so_often_and_no_more():
