@@ -88,15 +88,18 @@ def give_up(world: World) -> None:
     store.save(replace(journal, failed=failed))
 
 
-def fail(world: World, run: Run, server: Server) -> None:
+def fail(world: World, run: Run, server: Server) -> dict[str, Any]:
+    """Offer 1.2.0, which does not work here; return what the update says."""
     health(world, FAIL)
-    run("update", code=ExitCode.ROLLED_BACK)
+    world.publish("1.2.0")
+    return run("update", code=ExitCode.ROLLED_BACK)
 
 
 def cut_short(world: World, run: Run, server: Server) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    world.publish("1.2.0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(activate, "_probe", stop)
         patch.setattr(Trials, "abandon", lambda _: None)  # nor does the device live to say so
@@ -105,9 +108,17 @@ def cut_short(world: World, run: Run, server: Server) -> None:
 
 def roll_back(world: World, run: Run, server: Server) -> None:
     health(world, PASS, soak="1h")
+    world.publish("1.2.0")
     run("update")
     run("rollback")
     run("unpin")
+
+
+def replace_what_failed(world: World, run: Run) -> None:
+    """Offer 1.3.0, which works."""
+    health(world, PASS)
+    world.publish("1.3.0")
+    assert run("update")["running"] == {MODEL: "1.3.0"}
 
 
 def requests(run: Run, server: Server) -> int:
@@ -390,14 +401,10 @@ def test_what_fails_in_the_place_of_a_revoked_release(world, run, server, monkey
     assert run("update")["running"] == {MODEL: "1.2.0"}
 
 
-def test_what_failed_is_not_forgotten_when_something_newer_works(world, run):
+def test_what_failed_is_not_forgotten_when_something_newer_works(world, run, server):
     """The channel may name it once more, and what runs may be revoked."""
-    health(world, FAIL)
-    world.publish("1.2.0")
-    run("update", code=ExitCode.ROLLED_BACK)
-    health(world, PASS)
-    world.publish("1.3.0")
-    assert run("update")["running"] == {MODEL: "1.3.0"}
+    fail(world, run, server)
+    replace_what_failed(world, run)
     revoke(world, "1.3.0", offer="1.2.0", before="1.1.0")
     assert run("update")["running"] == {MODEL: "1.1.0"}
 
@@ -447,10 +454,8 @@ def revoke(
 # --- gate 12
 
 
-def test_command_that_says_no_rolls_back(world, run):
-    health(world, FAIL)
-    world.publish("1.2.0")
-    failed = run("update", code=ExitCode.ROLLED_BACK)
+def test_command_that_says_no_rolls_back(world, run, server):
+    failed = fail(world, run, server)
     assert (failed["outcome"], failed["gate"]) == ("rolled back", "health")
     assert "too slow" in failed["reason"]
     assert version(world) == "1.1.0"
@@ -459,9 +464,7 @@ def test_command_that_says_no_rolls_back(world, run):
 
 
 def test_what_failed_is_not_tried_again_at_once(world, run, server):
-    health(world, FAIL)
-    world.publish("1.2.0")
-    run("update", code=ExitCode.ROLLED_BACK)
+    fail(world, run, server)
     for _ in range(2):
         reason = run("update")["reasons"][MODEL]
         assert "1.2.0 failed on this device" in reason
@@ -475,38 +478,28 @@ def test_what_failed_is_not_tried_again_at_once(world, run, server):
     assert run("status")["failed"] == []
 
 
-def test_retry_by_hand(world, run):
-    health(world, FAIL)
-    world.publish("1.2.0")
-    run("update", code=ExitCode.ROLLED_BACK)
+def test_retry_by_hand(world, run, server):
+    fail(world, run, server)
     run("update", "--retry", code=ExitCode.ROLLED_BACK)
     assert run("status")["failed"][0]["times"] == 2
     health(world, PASS)
     assert run("update", "--retry")["running"] == {MODEL: "1.2.0"}
 
 
-def test_another_release_is_tried_at_once(world, run):
-    health(world, FAIL)
-    world.publish("1.2.0")
-    run("update", code=ExitCode.ROLLED_BACK)
-    health(world, PASS)
-    world.publish("1.3.0")
-    assert run("update")["running"] == {MODEL: "1.3.0"}
+def test_another_release_is_tried_at_once(world, run, server):
+    fail(world, run, server)
+    replace_what_failed(world, run)
     assert run("status")["models"][MODEL]["previous"] == "1.1.0"
 
 
 @pytest.mark.parametrize("undo", [fail, cut_short, roll_back])
 def test_what_failed_costs_no_request_once_something_newer_runs(world, run, server, undo):
-    world.publish("1.2.0")
     undo(world, run, server)
-    health(world, PASS)
-    world.publish("1.3.0")
-    assert run("update")["running"] == {MODEL: "1.3.0"}
+    replace_what_failed(world, run)
     assert requests(run, server) == 1
 
 
 def test_what_failed_costs_requests_while_it_is_to_be_tried_again(world, run, server):
-    world.publish("1.2.0")
     fail(world, run, server)
     health(world, PASS)
     for _ in range(2):
@@ -521,7 +514,6 @@ def test_what_failed_costs_requests_while_it_is_to_be_tried_again(world, run, se
 
 @pytest.mark.parametrize("hold", ["gives it up", "is told to stay"])
 def test_what_failed_costs_no_request_while_it_is_not_to_be_tried_again(world, run, server, hold):
-    world.publish("1.2.0")
     fail(world, run, server)
     health(world, PASS)
     if hold == "gives it up":

@@ -29,6 +29,7 @@ from modelward.install.opened import Folder
 from modelward.install.verified import Verifier
 from tests.install.site import MODEL, Site, chain
 from tests.simulator.chain import HonestChain
+from tests.watching import open_files
 
 ONE, TWO, THREE = (chain(f"{number}.0.0", number) for number in (1, 2, 3))
 
@@ -105,11 +106,11 @@ def replace_by_link(path: Path) -> None:
 )
 def test_tampered_file(site, tamper, path):
     tamper(site.file(path).resolve())
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_files()
     with pytest.raises(Refused, match="was changed after it was installed") as refusal:
         modelward.open_model(MODEL, site.state)
     assert refusal.value.gate is Gate.INSTALL
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 def test_tampered_release_document(site):

@@ -5,7 +5,6 @@ import os
 import resource
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from modelward.formats.release import Requirements
 from modelward.install.alarms import AlarmStore
 from modelward.install.verified import Verifier
 from tests.install.site import MODEL, Site, chain, documents
+from tests.watching import open_files
 
 TOKENIZER = "tokenizer"
 BOTH = (MODEL, TOKENIZER)
@@ -64,10 +64,6 @@ def versions(models: modelward.Models) -> dict[str, str]:
 def alarms(site: Site) -> dict[str, str | None]:
     found = AlarmStore(site.state, {}).pending()
     return {f"{alarm.model} {alarm.version}": alarm.served for alarm in found}
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_opened_together(site):

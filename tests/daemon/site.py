@@ -5,8 +5,6 @@ import queue
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
@@ -17,8 +15,7 @@ from modelward.formats.report import Report, read_envelope
 from modelward.install.reports import ReportStore
 from tests.simulator.server import Server
 from tests.simulator.world import MODEL, World, clean_environment
-
-PATIENCE = 60.0  # seconds: only a test that fails waits as long
+from tests.watching import PATIENCE
 
 
 class Running:
@@ -121,16 +118,6 @@ def reports(world: World) -> list[Report]:
     """Return the reports that wait to be sent, the newest last."""
     store = ReportStore(world.device)
     return [read_envelope(store.read(number) or b"")[1] for number in store.pending()]
-
-
-def until(holds: Callable[[], bool]) -> bool:
-    """Wait until something holds."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def runs(pid: int) -> bool:

@@ -14,9 +14,10 @@ import pytest
 from werkzeug.wrappers import Response
 
 from modelward.errors import ExitCode
-from tests.daemon.site import PATIENCE, Running, configure, runs, until
+from tests.daemon.site import Running, configure, runs
 from tests.simulator import server as servers
 from tests.simulator.world import World, clean_environment
+from tests.watching import PATIENCE, until
 
 WEIGHTS = r"/blobs/"
 COMMAND = (sys.executable, "-m", "modelward")
@@ -215,7 +216,7 @@ def test_a_check_that_says_nothing_but_keeps_the_disk_busy_is_not_stuck(
             link = os.link
 
             def slow(*arguments, **named):
-                until = time.monotonic() + 4
+                until = time.monotonic() + 8
                 busy = os.open({str(tmp_path / "busy")!r}, os.O_RDWR)
                 while time.monotonic() < until:
                     os.pwrite(busy, bytes(2 << 20), 0)
@@ -228,8 +229,8 @@ def test_a_check_that_says_nothing_but_keeps_the_disk_busy_is_not_stuck(
             """)
     )
     file = world.device / "modelward.toml"
-    file.write_text(file.read_text().replace("[run]", "[health]\ntimeout = 1\n[run]"))
-    configure(world.device, stuck="1.5", interval='"1h"', jitter="0")
+    file.write_text(file.read_text().replace("[run]", "[health]\ntimeout = 3\n[run]"))
+    configure(world.device, stuck="3.5", interval='"1h"', jitter="0")
     with world.serve() as server:
         world.publish("1.1.0")
         with Running(world, server, PYTHONPATH=str(tmp_path)) as daemon:

@@ -18,9 +18,10 @@ from modelward.daemon.log import Level
 from modelward.daemon.words import of_verified
 from modelward.errors import ExitCode, Unavailable
 from modelward.install import fsops, scanned
-from tests.daemon.site import PATIENCE, Running, configure, flip, is_whole, opens, runs, until
+from tests.daemon.site import Running, configure, flip, is_whole, opens, runs
 from tests.simulator.server import Server
 from tests.simulator.world import World
+from tests.watching import PATIENCE, until
 
 DAILY = {"verify": '"1d"', "interval": '"1h"', "jitter": "0"}
 

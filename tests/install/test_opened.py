@@ -8,6 +8,7 @@ import pytest
 from modelward.install.opened import Folder, files_below, open_file
 from modelward.install.space import freed
 from tests.simulator.folders import gone_after, nest
+from tests.watching import open_files
 
 
 @pytest.fixture
@@ -66,11 +67,10 @@ def test_nothing_but_a_regular_file_is_read(root, make):
         make(root / "a/b/file")
     except PermissionError:
         pytest.skip("only root may make devices")
-    open_now = Path("/proc/self/fd")
-    before = len(list(open_now.iterdir()))
+    before = open_files()
     with Folder(root) as folder, pytest.raises(OSError, match="not a regular file"):
         folder.read("a/b/file", 1 << 20)
-    assert len(list(open_now.iterdir())) == before
+    assert open_files() == before
 
 
 @pytest.mark.parametrize(("name", "parts"), [("folder", 64), ("f" * 200, None)])

@@ -14,6 +14,7 @@ from modelward.install import syscalls
 from modelward.install.opened import Folder, open_file
 from modelward.install.slots import Installed, Slot
 from tests.install.site import MODEL, Site, chain
+from tests.watching import open_files
 
 ONE, TWO, THREE, FOUR = (chain(f"{number}.0.0", number) for number in (1, 2, 3, 4))
 OTHER = chain("7.0.0", 7, model="other")
@@ -173,10 +174,9 @@ def test_descriptors_do_not_leak(installed):
     path = installed.file("model.onnx").resolve()
     path.unlink()
     path.mkdir()
-    open_now = Path("/proc/self/fd")
-    before = len(list(open_now.iterdir()))
+    before = open_files()
     installed.problems()
-    assert len(list(open_now.iterdir())) == before
+    assert open_files() == before
 
 
 def test_folder_that_became_a_symbolic_link(installed, tmp_path):

@@ -291,8 +291,7 @@ def test_and_no_longer(guarded, request_, before):
 
 def test_long_heads_take_no_memory(tmp_path):
     """As many connections as one address may have, and 6 MB of headers on each."""
-    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
-    (tmp_path / "targets").mkdir()
+    configure(tmp_path)
     line = b"a:".ljust(65_000, b"x") + b"\r\n"
     head = b"GET / HTTP/1.1\r\n" + line * 98
 
@@ -318,8 +317,7 @@ def test_long_heads_take_no_memory(tmp_path):
 
 def test_slow_readers_of_metadata_take_no_memory(tmp_path):
     """As many connections as one address may have; each takes the head, and then its time."""
-    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
-    (tmp_path / "targets").mkdir()
+    configure(tmp_path)
     (tmp_path / "tuf").mkdir()
     data = metadata_of(METADATA_CAP - 1000, version=3)
     (tmp_path / "tuf/targets.json").write_bytes(data)
@@ -352,6 +350,12 @@ def metadata_of(length: int, version: int) -> bytes:
     count = (length - 100) // len(target.format(0) + ",")
     targets = ",".join(target.format(number) for number in range(count))
     return f'{{"signatures":[],"signed":{{"targets":{{{targets}}},"version":{version}}}}}'.encode()
+
+
+def configure(state: Path) -> None:
+    """Make a state directory of what can be served without ever having updated."""
+    (state / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    (state / "targets").mkdir()
 
 
 def peak_of(process: int) -> int:
@@ -451,29 +455,34 @@ def test_parts_of_a_blob_that_is_being_fetched(world, url):
         partial.restart()
 
 
+class SlowJournals:
+    """The journals of begun files, and a clock by which each takes a tenth of a second to read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.reads = 0.0, 0
+        self._there = partial.there
+        monkeypatch.setattr(partial, "there", self._slowly)
+
+    def _slowly(self, path: Path, length: int) -> tuple[bool, partial.Parts, partial.Parts]:
+        self.now, self.reads = self.now + 0.1, self.reads + 1
+        return self._there(path, length)
+
+
 def test_the_journal_of_a_blob_is_not_read_for_every_question(world, monkeypatch):
     """Of a blob of 20 GiB that takes a tenth of a second; and neighbours ask for each MiB."""
-    now, reads = 0.0, 0
     device = Device(load(world.device, {}))
     blob = Blob("8" * 64, 1 << 20)
-    read = partial.there
-
-    def slowly(path: Path, length: int) -> tuple[bool, partial.Parts, partial.Parts]:
-        nonlocal now, reads
-        now, reads = now + 0.1, reads + 1
-        return read(path, length)
-
-    monkeypatch.setattr(partial, "there", slowly)
-    shelf = Shelf(device, lambda: now)
+    journals = SlowJournals(monkeypatch)
+    shelf = Shelf(device, lambda: journals.now)
     with device.store.partial(blob) as file:
         buffer = file.buffers(1, 4096)[0]
         for count in range(1, 101):
             file.write(0, file.place(buffer, 0, 4096), checked=True)
             file.write(4096 * count, file.place(buffer, 4096 * count, 4096), checked=True)
             assert shelf.have(blob.sha256).covers(0, 4096)
-            now += 0.05
-        assert reads <= 4
-        now += 10
+            journals.now += 0.05
+        assert journals.reads <= 4
+        journals.now += 10
         assert shelf.have(blob.sha256).covers(0, 4096 * 101)  # what is new is told in time
         file.restart()
         assert not shelf.have(blob.sha256).extents  # what does not count any more, at once
@@ -481,28 +490,20 @@ def test_the_journal_of_a_blob_is_not_read_for_every_question(world, monkeypatch
 
 def test_nor_by_asking_about_several_in_turn(tmp_path, monkeypatch):
     """An update begins all files of a release at once, and what was fetched of one is kept."""
-    now, reads = 0.0, 0
-    (tmp_path / "modelward.toml").write_text('repository = "http://127.0.0.1:9"\ndevice_id = "x"\n')
+    configure(tmp_path)
     store = Device(load(tmp_path, {})).store
     blobs = [Blob(f"{number:064x}", 1 << 20) for number in range(40)]
-    read = partial.there
-
-    def slowly(path: Path, length: int) -> tuple[bool, partial.Parts, partial.Parts]:
-        nonlocal now, reads
-        now, reads = now + 0.1, reads + 1
-        return read(path, length)
-
-    monkeypatch.setattr(partial, "there", slowly)
-    shelf = Shelf(Device(load(tmp_path, {})), lambda: now)
+    journals = SlowJournals(monkeypatch)
+    shelf = Shelf(Device(load(tmp_path, {})), lambda: journals.now)
     store.reserve(blobs)
     for _ in range(3):
         for blob in blobs:
             shelf.have(blob.sha256)
-    assert reads == len(blobs)
+    assert journals.reads == len(blobs)
     for blob in blobs[1:]:
         partial.journal_of(store.partial_path(blob.sha256)).unlink()
     with store.partial(blobs[0]) as file:
-        now += 10
+        journals.now += 10
         file.coming(0, 4096)
         assert shelf.have(blobs[0].sha256).coming == ((0, 4096),)
     assert list(shelf._read) == [store.partial_path(blobs[0].sha256)]  # no more than there are

@@ -11,10 +11,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +33,7 @@ from modelward.transfer.sources import SMALL, Kind, Sources, blob_path
 from tests.transfer import serving as faults
 from tests.transfer.fakes import FakeReader, FakeSource
 from tests.transfer.serving import BlobServer, blob_of, index_of, serving, some_data
+from tests.watching import open_files, until
 
 LENGTH = 3 * PIECE + 12_345
 DATA = some_data(LENGTH)
@@ -796,26 +795,14 @@ def test_nothing_is_left_of_who_stalls_and_would_close(store):
         for _ in range(10):
             fetch_blob(sources, BLOB, store, index_of(DATA))
             store.remove(BLOB.sha256)
-            assert soon(lambda: not receivers(threads))
+            assert until(lambda: not receivers(threads))
         assert len(stalling.ranges) > 1
-    assert soon(lambda: open_files() <= files)
+    assert until(lambda: open_files() <= files)
 
 
 def receivers(but: set[threading.Thread]) -> list[threading.Thread]:
     found = set(threading.enumerate()) - but
     return [each for each in found if each.name == "modelward-receive"]
-
-
-def open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def soon(is_so: Callable[[], bool]) -> bool:
-    """Wait a moment until something is so."""
-    until = time.monotonic() + 5
-    while not is_so() and time.monotonic() < until:
-        time.sleep(0.01)
-    return is_so()
 
 
 def test_who_is_hung_up_on_has_not_failed(store, monkeypatch):

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from modelward.errors import ModelwardError, NotFound, TooLong, Unavailable, UsageError
 from modelward.transfer.http import Http, Patience
 from modelward.transfer.pace import Throttle
+from tests.watching import open_files, until
 
 HASTY = Patience(connect=0.4, rate=1000, window=0.4, total=1.2, tries=2, pause=0.001)
 STUBBORN = replace(HASTY, tries=3)
@@ -377,20 +377,8 @@ def test_what_is_refused_keeps_no_descriptor(served, part, without_garbage_colle
                 http.open(server.url, 1, 50, 100) if part else http.fetch(server.url, 100)
             except ModelwardError as error:
                 errors.append(error)
-        assert soon(lambda: open_files() <= before)
+        assert until(lambda: open_files() <= before)
         assert len(errors) == 5
-
-
-def open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def soon(is_so: Callable[[], bool]) -> bool:
-    """Wait a moment until something is so: the server closes its end a little later."""
-    until = time.monotonic() + 2
-    while not is_so() and time.monotonic() < until:
-        time.sleep(0.01)
-    return is_so()
 
 
 @pytest.fixture

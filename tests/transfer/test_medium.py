@@ -14,6 +14,7 @@ from modelward.transfer import medium
 from modelward.transfer.medium import Directory, Medium, open_medium
 from modelward.transfer.sources import Kind, blob_path
 from tests.test_plain_file import devices_opened, make_device
+from tests.watching import open_files
 
 DATA = b"weights" * 1000
 BLOB = Blob(hashlib.sha256(DATA).hexdigest(), len(DATA))
@@ -46,18 +47,14 @@ def everything(source: Medium, blob: Blob, start: int, stop: int) -> bytes:
     return bytes(found)
 
 
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_documents_and_ranges(source: Medium) -> None:
-    before = descriptors()
+    before = open_files()
     assert source.kind is Kind.MEDIUM
     assert source.fetch("targets/models/a%20b/1.release.json", 7) == b"release"
     assert everything(source, BLOB, 0, BLOB.length) == DATA
     assert everything(source, BLOB, 10, 5000) == DATA[10:5000]
     assert everything(source, BLOB, 5, 5) == b""
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_nothing_is_closed_twice(source: Medium) -> None:
@@ -71,7 +68,7 @@ def test_nothing_is_closed_twice(source: Medium) -> None:
 
 
 def test_what_is_being_read_stays_open(source: Medium, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = descriptors()
+    before = open_files()
     reader = source.open(BLOB, 0, BLOB.length)
     read = os.preadv
 
@@ -81,7 +78,7 @@ def test_what_is_being_read_stays_open(source: Medium, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "preadv", interrupted)
     assert reader.readinto(memoryview(bytearray(10))) == 10
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_what_is_not_there(source: Medium) -> None:
@@ -143,11 +140,11 @@ def test_a_device_is_not_even_opened(
         (stick / path).rename(stick.parent / "what was there")
     make_device(stick / path)
     opened = devices_opened(monkeypatch)
-    before = descriptors()
+    before = open_files()
     with pytest.raises(Refused, match="no plain file"):
         open_medium(stick)
     assert opened == []
-    assert descriptors() == before
+    assert open_files() == before
 
 
 @pytest.mark.attack(7)
@@ -199,14 +196,14 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
 
 def test_an_index_that_makes_no_sense(stick: Path) -> None:
     (stick / "bundle.json").write_bytes(b"{}")
-    before = descriptors()
+    before = open_files()
     with pytest.raises(FormatError, match="schema"):
         open_medium(stick)
     (stick / "bundle.json").unlink()
     os.mkfifo(stick / "bundle.json")
     with pytest.raises(Refused, match="no plain file"):
         open_medium(stick)
-    assert descriptors() == before
+    assert open_files() == before
 
 
 def test_a_directory_that_is_a_link_itself_is_fine(stick: Path) -> None:
