@@ -22,7 +22,7 @@ from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
 from modelward.install import neighbours as found
 from modelward.serve import discovery, run
-from modelward.serve.heard import MOST, STALE, Heard
+from modelward.serve.heard import STALE, Heard
 from modelward.transfer.http import Http
 from modelward.transfer.neighbour import PATIENCE, Neighbour
 from modelward.transfer.sources import HttpSource, Sources
@@ -371,10 +371,10 @@ def test_of_several_ports_the_usual_one_counts_then_the_first():
 def test_of_many_addresses_the_first_stay_until_they_are_not_heard_any_more():
     now = 0.0
     heard = Heard(HERE, PORT, lambda: now)
-    for number in range(2 * MOST):
+    for number in range(2 * found.MOST):
         heard.note(HONEST + number, PORT)
     first = heard.urls()
-    assert (len(first), first[0]) == (MOST, "http://10.0.0.5:8648")
+    assert (len(first), first[0]) == (found.MOST, "http://10.0.0.5:8648")
     now += STALE - 1
     heard.note(HONEST, PORT)
     assert heard.urls() == first

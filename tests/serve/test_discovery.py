@@ -16,7 +16,7 @@ from modelward.serve import discovery
 zeroconf = pytest.importorskip("zeroconf")
 GROUP = ("224.0.0.251", 5353)
 LOOP = "127.0.0.1"
-A, PTR, TXT, SRV = 1, 12, 16, 33
+A, PTR, TXT, AAAA, SRV = 1, 12, 16, 28, 33
 SERVICE = "_modelward._tcp.local."
 PATIENCE = 10  # seconds
 # Others may run the same tests at the same time.
@@ -48,11 +48,12 @@ def pointer(target: str) -> bytes:
 def announcement(name: str, address: str, port: int = 8648) -> bytes:
     """Return what an honest device says."""
     service, host = f"{name}.{SERVICE}", f"{name}.local."
+    family, kind = (socket.AF_INET6, AAAA) if ":" in address else (socket.AF_INET, A)
     return packet(
         pointer(service),
         record(service, SRV, struct.pack("!3H", 0, 0, port) + labels(host)),
         record(service, TXT, b"\0"),
-        record(host, A, socket.inet_aton(address)),
+        record(host, kind, socket.inet_pton(family, address)),
     )
 
 
@@ -129,6 +130,13 @@ def test_whoever_has_many_names_is_asked_once(say, told):
         f"http://{NET}.6:1000",
         f"http://{NET}.5:8648",
     ]
+
+
+@pytest.mark.parametrize("address", ["::1", "fe80::1", "2001:db8::5", "::ffff:10.0.0.5"])
+def test_an_address_of_which_one_machine_has_any_number_is_not_believed(say, told, address):
+    find(told, say, "before", f"{NET}.5")
+    say.send(announcement(f"{SOME}-many", address, 7777))
+    assert not [url for url in find(told, say, "after", f"{NET}.6") if ":7777" in url]
 
 
 def test_nobody_can_say_that_another_is_gone(say, told):

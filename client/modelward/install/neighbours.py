@@ -16,7 +16,7 @@ from modelward.install.opened import read_file
 FILE = "neighbours.json"
 SCHEMA = "modelward/neighbours/1"
 CAP = 64 << 10
-MOST = 256  # URLs
+MOST = 256  # URLs: as many as a network of the usual size has addresses
 
 
 def write(state: Path, urls: tuple[str, ...]) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface
 from threading import Lock
 
-MOST = 256  # addresses: as many as a network of the usual size has
+from modelward.install.neighbours import MOST
+
 STALE = 1800.0  # seconds after which who was not heard again is gone
 
 Networks = tuple[IPv4Interface, ...]
