@@ -1,18 +1,24 @@
-"""Is what is on trial still what was approved? Asked before a parser sees it and before it counts.
+"""Is what is here still what was approved? Asked before a parser sees it and before it counts.
 
-What is wrong with it becomes an alarm, which the daemon mends, and no verdict about the release.
+What is wrong with what ran becomes an alarm, which the daemon mends; what never ran is dropped, to
+be fetched anew. Neither is a verdict about the release.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from modelward.device import Device
 from modelward.errors import FormatError, Gate, Refused
 from modelward.formats import policy as policies
 from modelward.formats.installed import Slot
 from modelward.formats.policy import ModelPolicy
+from modelward.formats.release import Release, ReleaseFile
+from modelward.formats.seal import Look
 from modelward.formats.tampering import Tampering
 from modelward.install.hashing import Progress
 from modelward.install.opened import Folder, problem_of
+from modelward.install.store import Store
+from modelward.trust.model_format import Reader
 
 ADVICE = "run `modelward verify --repair`"
 
@@ -37,6 +43,64 @@ def changed(device: Device, slots: Mapping[str, Slot], progress: Progress) -> di
     return found
 
 
+@contextmanager
+def reader(store: Store, release: Release, file: ReleaseFile) -> Iterator[Reader]:
+    """Open a file to look into it; drop it if what is wrong with it is not the publisher's doing.
+
+    It may have been here already, and have rotted since. That is asked only where it was found
+    wrong: what is staged is hashed anyway.
+
+    Args:
+        store: Where it is.
+        release: Whose file it is.
+        file: Which.
+
+    Raises:
+        Refused: It was not what had been approved, and was dropped.
+    """
+    try:
+        with store.reader(file) as opened:
+            yield opened
+    except (FormatError, OSError) as error:
+        problem = "is not the file that was approved"
+        if isinstance(error, OSError):
+            problem = problem_of(error)
+        if store.is_intact(file.blob):
+            raise
+        store.remove(file.blob.sha256)
+        raise _dropped(release.model, release.version, file.path, problem) from error
+
+
+def check_staged(
+    device: Device,
+    staged: Mapping[str, Slot],
+    kept: Mapping[str, Slot],
+    proven: Mapping[str, Look],
+    progress: Progress,
+) -> None:
+    """Hash what is about to run: blobs that were here already may have rotted or been changed.
+
+    Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
+
+    Args:
+        device: The device, whose lock the caller holds.
+        staged: New slots by model. One that is not as approved is dropped, with its bad blob.
+        kept: Slots by model that ran here before.
+        proven: What files looked like when they were hashed, by digest.
+        progress: Told of the bytes that are hashed, of those of each slot.
+
+    Raises:
+        Refused: Something is not what was approved.
+    """
+    for model, slot in staged.items():
+        for path, problem in device.slots.problems(model, slot, proven, progress):
+            device.slots.discard(model, slot)
+            raise _dropped(model, slot.version, path, problem)
+    # What is kept proves by its own documents what it is: it is not dropped, but to be mended.
+    for problem in changed(device, kept, progress).values():
+        raise Refused(Gate.INSTALL, problem, ADVICE)
+
+
 def policy_of(device: Device, model: str, slot: Slot) -> ModelPolicy:
     """Return the policy that was kept with a release.
 
@@ -48,6 +112,14 @@ def policy_of(device: Device, model: str, slot: Slot) -> ModelPolicy:
     except (OSError, FormatError) as error:
         reason = f"{model} {slot.version}: {_unreadable(error)}"
         raise Refused(Gate.INSTALL, reason, ADVICE) from error
+
+
+def _dropped(model: str, version: str, path: str, problem: str) -> Refused:
+    return Refused(
+        Gate.INSTALL,
+        f"{model} {version}: {path}: {problem}",
+        "the damaged file was dropped: try again to fetch it anew",
+    )
 
 
 def _read_policy(device: Device, model: str, slot: Slot) -> ModelPolicy:

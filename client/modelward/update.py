@@ -14,16 +14,15 @@ from typing import Any
 from modelward import activate, bring, fastpath, intact, ledger, neighbours, report, settings
 from modelward.bring import Watch
 from modelward.device import Device
-from modelward.errors import FormatError, Gate, ModelwardError, Refused, RolledBack
+from modelward.errors import Gate, ModelwardError, RolledBack
 from modelward.examine import Examined, at_gate, look_inside
 from modelward.formats import strict
 from modelward.formats.floors import Floors, TimeFloor
 from modelward.formats.floors_reset import FloorsReset
 from modelward.formats.installed import Installed, Slot
-from modelward.formats.release import Blob, Release, ReleaseFile
+from modelward.formats.release import Blob, Release
 from modelward.formats.seal import Look
 from modelward.install import fsops
-from modelward.install.opened import problem_of
 from modelward.install.store import Store
 from modelward.install.targets import Keeping, TargetStore
 from modelward.transfer import sources as addresses
@@ -32,7 +31,6 @@ from modelward.transfer.http import Http, Patience
 from modelward.transfer.neighbour import PATIENCE as NEAR
 from modelward.transfer.sources import Sources
 from modelward.trust import clock, rollout
-from modelward.trust.model_format import Reader
 from modelward.trust.repository import Repository
 from modelward.trust.rollout import Decision
 from modelward.visit import Moves, Offer, Visit
@@ -320,31 +318,8 @@ def _share(device: Device, chosen: Sequence[Release], sources: Sources) -> Share
 
 def _look_inside(examined: Mapping[str, Examined], store: Store, watch: Watch) -> None:
     for model, item in examined.items():
-        held = look_inside(item.release, partial(_reader, store, item.release))
+        held = look_inside(item.release, partial(intact.reader, store, item.release))
         watch.passed(Gate.POLICY, f"{model} {item.release.version}: {held}")
-
-
-@contextmanager
-def _reader(store: Store, release: Release, file: ReleaseFile) -> Iterator[Reader]:
-    """Open a file to look into it; drop it if what is wrong with it is not the publisher's doing.
-
-    It may have been here already, and have rotted since. That is asked only where it was found
-    wrong: what is staged is hashed anyway.
-
-    Raises:
-        Refused: It was not what had been approved, and was dropped.
-    """
-    try:
-        with store.reader(file) as reader:
-            yield reader
-    except (FormatError, OSError) as error:
-        problem = "is not the file that was approved"
-        if isinstance(error, OSError):
-            problem = problem_of(error)
-        if store.is_intact(file.blob):
-            raise
-        store.remove(file.blob.sha256)
-        raise _dropped(release.model, release.version, file.path, problem) from error
 
 
 def _come_to_rest(
@@ -394,7 +369,7 @@ def _install(visit: Visit, moves: Moves, proven: Mapping[str, Look], watch: Watc
         model: device.slots.stage(item.release, item.document, item.evidence)
         for model, item in moves.examined.items()
     }
-    _check_staged(device, staged, moves.kept, untouched, watch)
+    intact.check_staged(device, staged, moves.kept, untouched, watch.hashing)
     names = (f"{model} {version} is staged" for model, version in moves.versions.items())
     watch.passed(Gate.INSTALL, "; ".join(names))
     revoked = visit.revoked(device.trials.kept())
@@ -421,34 +396,6 @@ def _commit(device: Device, raised: Floors, changes: Sequence[Change], watch: Wa
         watch.passed(Gate.COMMIT, f"floors were lowered by root: reset {after.reset.id!r}")
     if after != before:
         watch.passed(Gate.COMMIT, _commit_detail(changes, installed.previous))
-
-
-def _check_staged(
-    device: Device,
-    staged: Mapping[str, Slot],
-    kept: Mapping[str, Slot],
-    proven: Mapping[str, Look],
-    watch: Watch,
-) -> None:
-    """Hash what is about to run: blobs that were here already may have rotted or been changed.
-
-    Those that gate 10 has just hashed, and that nobody touched since, are not hashed twice.
-    """
-    for model, slot in staged.items():
-        for path, problem in device.slots.problems(model, slot, proven, watch.hashing):
-            device.slots.discard(model, slot)
-            raise _dropped(model, slot.version, path, problem)
-    # What is kept proves by its own documents what it is: it is not dropped, but to be mended.
-    for problem in intact.changed(device, kept, watch.hashing).values():
-        raise Refused(Gate.INSTALL, problem, intact.ADVICE)
-
-
-def _dropped(model: str, version: str, path: str, problem: str) -> Refused:
-    return Refused(
-        Gate.INSTALL,
-        f"{model} {version}: {path}: {problem}",
-        "the damaged file was dropped: try again to fetch it anew",
-    )
 
 
 def _metadata_detail(repository: Repository, now: datetime) -> str:
