@@ -27,12 +27,21 @@ ROOM = 3 * MIB // 2  # bytes that others leave: documents need some
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Path]:
     """An empty ext4 of 48 MiB."""
-    reason = volume.missing("ext4")
+    with disk("ext4", tmp_path) as mount:
+        yield mount
+
+
+@contextlib.contextmanager
+def disk(name: str, folder: Path) -> Iterator[Path]:
+    """Make a file system, and mount it, where that is possible."""
+    reason = volume.missing(name)
     if reason:
-        pytest.skip(f"ext4: {reason}")
-    volume.make("ext4", tmp_path / "image")
-    volume.run("tune2fs", "-m", "0", tmp_path / "image")  # nothing is kept for root
-    with volume.mounted(tmp_path / "image", tmp_path / "mount") as mount:
+        pytest.skip(f"{name}: {reason}")
+    image = folder / "image"
+    volume.make(name, image)
+    if name == "ext4":
+        volume.run("tune2fs", "-m", "0", image)  # nothing is kept for root
+    with volume.mounted(image, folder / "mount") as mount:
         yield mount
 
 
@@ -167,11 +176,7 @@ def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
     tmp_path: Path, name: str, fill: Callable[[Path], None]
 ) -> None:
     """To go back takes neither an inode nor a block."""
-    reason = volume.missing(name)
-    if reason:
-        pytest.skip(f"{name}: {reason}")
-    volume.make(name, tmp_path / "image")
-    with volume.mounted(tmp_path / "image", tmp_path / "mount") as mount:
+    with disk(name, tmp_path) as mount:
         (mount / "many").mkdir()
         site = Site(mount / "state")
         site.install(chain("1.0.0", 1))
@@ -198,6 +203,34 @@ def test_what_does_not_work_does_not_run_on_because_a_disk_is_full(
         site.install(chain("2.0.0", 2))
         assert site.versions() == ("2.0.0", "1.0.0")
         assert not site.problems()
+
+
+@pytest.mark.parametrize(
+    ("name", "fill"), [("ext4", no_inode), ("ext4", no_block), ("xfs", no_block)]
+)
+def test_what_runs_is_confirmed_on_a_full_disk(
+    tmp_path: Path, name: str, fill: Callable[[Path], None]
+) -> None:
+    """What nothing falls back to any more makes room for the note that it is so."""
+    with disk(name, tmp_path) as mount:
+        (mount / "many").mkdir()
+        site = Site(mount / "state")
+        for number in (1, 2):
+            site.install(chain(f"{number}.0.0", number, **{"large.bin": os.urandom(LARGE)}))
+        three = chain("3.0.0", 3, **{"large.bin": os.urandom(LARGE)})
+        slots = {three.model: site.stage(three)}
+        site.trials.begin(slots)
+        site.trials.switch(slots, 0, confirmed=True)
+        fill(mount)
+        with pytest.raises(OSError, match="No space left"):
+            (mount / "state" / "more").write_bytes(bytes(512))
+        site.trials.recover(site.now)
+        assert site.versions() == ("3.0.0", "2.0.0")
+        assert (site.device.floors.load().releases, site.trials.journal.trial) == (
+            {three.model: 3},
+            None,
+        )
+        assert not [*site.problems(), *site.leftovers()]
 
 
 def test_a_trial_that_fails_on_a_full_disk_is_told_as_such(

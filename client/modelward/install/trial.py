@@ -523,10 +523,21 @@ class Trials:
             else {}
         )
         raised = floors.with_releases({model: slot.counter for model, slot in new.items()})
-        self._floors.save(raised)
         settled = replace(journal.without_failures(new), trial=None)
-        if settled != journal:
-            self._journals.save(settled)
+
+        def note() -> None:
+            self._floors.save(raised)
+            if settled != journal:
+                self._journals.save(settled)
+
+        try:
+            note()
+        except OSError:
+            # On a full disk, what nothing falls back to any more makes room. By the note of what
+            # ran before it is told what the floors are raised to: that stays.
+            noted = [Installed(journal.trial.good)] if journal.trial else []
+            self._slots.retire([installed, *noted])
+            note()
         self._slots.retire([installed])
 
     def _finish_return(self, journal: Journal) -> bool:
