@@ -49,7 +49,7 @@ def recover(device: Device, watch: Watch, *, judge: bool = True) -> dict[str, Sl
         RolledBack: What was on trial does not work here: the generation before it runs again.
         Refused: What is installed cannot be read, and not be told from what else is here.
     """
-    for problem in restore.notes(device).values():
+    for problem in restore.notes(device, restore.TO_GO_BACK).values():
         watch.passed(Gate.RECOVER, f"{problem}; mended")
     now = clock.trusted(device.clock(), device.floors.load().time)
     recovered = device.trials.recover(now)
@@ -58,9 +58,10 @@ def recover(device: Device, watch: Watch, *, judge: bool = True) -> dict[str, Sl
     if recovered.rolled_back:
         fastpath.forget(device.config.state)
         raise RolledBack(recovered.rolled_back, _ADVICE)
-    if judge:
-        return _judge_trial(device, watch, now)
-    return {}
+    changed = _judge_trial(device, watch, now) if judge else {}
+    for problem in restore.folders(device).values():  # of what that did not need
+        watch.passed(Gate.RECOVER, f"{problem}; mended")
+    return changed
 
 
 def activate(  # noqa: PLR0913 - the last is named

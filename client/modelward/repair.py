@@ -81,7 +81,7 @@ def repair(  # noqa: PLR0913 - as `modelward.update.update`
         fsops.lock(device.config.state / "lock", keep_waiting=keep_waiting),
         update.sources_of(device, given) as used,
     ):
-        lost = restore.notes(device)
+        lost = restore.notes(device, mend=True)
         found = scan.scan(device, models, progress)
         activate.recover(device, watch, judge=False)  # which mends some of it
         work = _Repair(device, used, watch, found)

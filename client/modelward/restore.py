@@ -8,49 +8,92 @@ from pathlib import Path
 
 from modelward import proof
 from modelward.device import Device
-from modelward.errors import Gate, Refused
+from modelward.errors import Gate, Refused, Unavailable
 from modelward.formats.installed import Installed, Slot
 from modelward.install import fsops
 from modelward.install.slots import of_this_process
 
 TO_GO_BACK = ("generations", "slots")  # folders that even that takes
 _FOLDERS = (*TO_GO_BACK, "store", "tuf")  # those that an update takes, and those that it does not
+_MEND = "run `modelward verify --repair`"
 _MOST = 64 << 20  # bytes: no metadata has as much
 _SPARE = ("store/.partial", "tuf/root_history", "evidence", "reports", "targets", "alarms", "seals")
+_HAD_AGAIN = ("store", "store/.partial", "tuf", "tuf/root_history", "targets", "seals")
 
 
-def folders(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
-    """Set aside files that stand where a folder of the state directory belongs.
+def folders(
+    device: Device, needed: Collection[str] = _FOLDERS, *, mend: bool = False
+) -> dict[str, str]:
+    """Set aside what stands where a folder of the state directory belongs: files, lost folders.
+
+    A folder that the disk has lost, and whose content can be had again, is removed: should it only
+    have been lost for a moment, it would take its room for good. `evidence` is left as it is: gate
+    4 goes on only where it can be read.
 
     Args:
         device: The device, whose lock the caller holds.
         needed: The folders that must be there, if there ever were any.
+        mend: Whether to set aside even what runs, if the disk has lost the folder that it is in.
 
     Returns:
         What was wrong, by path inside the state directory.
 
     Raises:
         Refused: There is a link that leads to no folder: what it led to may only be away.
+        Unavailable: The disk has lost a folder that is not to be set aside.
     """
     found = {}
     for name in (*_FOLDERS, *_SPARE):
-        place = device.config.state / name
-        if not os.path.lexists(place) or place.is_dir():
-            continue
-        if place.is_symlink() and name in _FOLDERS:
-            if name not in needed:
-                continue
-            raise Refused(
-                Gate.RECOVER,
-                f"{place} is a link to {place.readlink()}, where no folder is",
-                "mount what it leads to, or remove the link and run `modelward verify --repair`",
-            )
-        aside = fsops.set_aside(place)
-        found[name] = f"{place} was no folder, and is {aside.name} now"
+        place, problem = device.config.state / name, None
+        lost = fsops.lost(place)
+        if lost is not None:
+            problem = _without_lost(place, name, lost, needed, mend=mend)
+        elif os.path.lexists(place) and not place.is_dir():
+            problem = _without_other(place, name, needed)
+        if problem:
+            found[name] = problem
     return found
 
 
-def notes(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
+def _without_lost(
+    place: Path, name: str, lost: OSError, needed: Collection[str], *, mend: bool
+) -> str | None:
+    """Have a folder that the disk has lost out of the way, where that may be; tell what was."""
+    is_here = os.path.lexists(place) and not place.is_symlink() and not os.path.ismount(place)
+    problem = f"{place} cannot be read: {lost.strerror}"
+    if name in _FOLDERS:
+        if name not in needed:
+            return None
+        if not is_here:
+            advice = "try again; if it stays so, the disk that it is on is failing"
+            raise Unavailable(problem, advice, Gate.RECOVER) from lost
+        if name in TO_GO_BACK and not mend:
+            advice = f"try again; if it stays so, {_MEND}"
+            raise Unavailable(problem, advice, Gate.RECOVER) from lost
+    elif name == "evidence" or not is_here:
+        return None
+    if name in _HAD_AGAIN:
+        fsops.remove(place)
+        return f"{problem}; it is made anew"
+    return f"{problem}; it is {fsops.set_aside(place).name} now"
+
+
+def _without_other(place: Path, name: str, needed: Collection[str]) -> str | None:
+    """Have what is no folder out of the way, where that may be; tell what was."""
+    if place.is_symlink() and name in _FOLDERS:
+        if name not in needed:
+            return None
+        raise Refused(
+            Gate.RECOVER,
+            f"{place} is a link to {place.readlink()}, where no folder is",
+            f"mount what it leads to, or remove the link and {_MEND}",
+        )
+    return f"{place} was no folder, and is {fsops.set_aside(place).name} now"
+
+
+def notes(
+    device: Device, needed: Collection[str] = _FOLDERS, *, mend: bool = False
+) -> dict[str, str]:
     """Make the notes of what runs, and of what a trial goes back to, readable again.
 
     What they lie in comes first: see `folders`.
@@ -58,15 +101,17 @@ def notes(device: Device, needed: Collection[str] = _FOLDERS) -> dict[str, str]:
     Args:
         device: The device, whose lock the caller holds.
         needed: As for `folders`.
+        mend: Likewise.
 
     Returns:
         What was wrong, by path inside the state directory.
 
     Raises:
         Refused: It cannot be told what ran, or this process cannot read it now.
+        Unavailable: As for `folders`.
     """
     found = {
-        **folders(device, needed),
+        **folders(device, needed, mend=mend),
         **metadata(device),
         "current": current(device),
         **good(device),
@@ -80,7 +125,10 @@ def metadata(device: Device) -> dict[str, str]:
     The next refresh fetches it anew. Whatever else is wrong there TUF's client gets over by itself.
     """
     state, found = device.config.state, {}
-    for path in (*(state / "tuf").glob("*.json"), *(state / "tuf/root_history").glob("*.json")):
+    paths: list[Path] = []
+    with contextlib.suppress(OSError):  # on another disk, which is dead; see `folders`
+        paths += (*(state / "tuf").glob("*.json"), *(state / "tuf/root_history").glob("*.json"))
+    for path in paths:
         with contextlib.suppress(OSError):  # a link to nothing
             status = path.stat()
             kind = stat.S_IFMT(status.st_mode)

@@ -141,6 +141,16 @@ def copy(template: Path, image: Path) -> None:
     run("cp", "--sparse=always", template, image)
 
 
+def lose_folder(image: Path, path: str) -> None:
+    """Overwrite the block of an ext4 file system that says what is in a small folder."""
+    command = f"zap_block -f {path} 0"
+    done = subprocess.run(
+        ["debugfs", "-w", "-R", command, image], check=True, capture_output=True, text=True
+    )
+    if len(done.stderr.splitlines()) > 1:  # the first line is its name and version
+        raise RuntimeError(done.stderr)
+
+
 def cut_power(place: Path, flag: int) -> None:
     """Shut a mounted file system down at once: what is not on disk will never be."""
     descriptor = os.open(place, os.O_RDONLY)

@@ -8,6 +8,7 @@ import pytest
 from modelward.errors import Gate, Unavailable
 from modelward.formats.floors import Floors, RoleFloor
 from modelward.formats.strict import MAX_INT
+from modelward.install import fsops
 from modelward.install.floors import COPIES, FloorStore
 from modelward.install.opened import Folder
 
@@ -90,10 +91,11 @@ def test_what_cannot_be_read_is_not_forgotten(tmp_path, monkeypatch, number):
     assert store.load() == floors(2)
 
 
-def test_one_copy_that_the_disk_has_lost(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", fsops.LOST)
+def test_one_copy_that_the_disk_has_lost(tmp_path, monkeypatch, number):
     store = FloorStore(tmp_path)
     store.save(floors(2))
-    cannot_read(monkeypatch, errno.EIO, COPIES[0])
+    cannot_read(monkeypatch, number, COPIES[0])
     assert store.load() == floors(2)
     (tmp_path / COPIES[1]).write_bytes(b"{}")
     with pytest.raises(Unavailable):

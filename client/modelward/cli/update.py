@@ -159,9 +159,9 @@ def _nothing_new(options: "argparse.Namespace") -> bool:
     state = state_of(options)
     if options.retry:
         return False  # what was given up is at rest, too
-    if any((state / "alarms").glob("*.json")):
-        return False  # somebody has to be told; `install.alarms`, which is too much to load here
     try:
+        if any((state / "alarms").glob("*.json")):
+            return False  # somebody has to be told; `install.alarms` is too much to load here
         file = settings.read(state)
     except OSError:
         return False  # which is explained when it is read again

@@ -22,6 +22,7 @@ from modelward.install.owner import check_owner
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
+LOST = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)  # what a disk says of what it cannot give back
 _DEEPEST = 32  # folders within each other that are held open; no release has so many
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot
 _NO_CLONE = (*_UNABLE, errno.ENOTTY, errno.EXDEV)
@@ -47,6 +48,11 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     sync_directory(path.parent)
 
 
+def new_name(path: Path) -> Path:
+    """Return a temporary name beside a path, which nothing has."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+
+
 def make_aside(path: Path) -> None:
     """Create a directory that is not in use yet; the caller syncs its parent."""
     syscalls.make_directory(path, 0o755)
@@ -69,7 +75,7 @@ def new_file(path: Path, mode: int = 0o644) -> Iterator[int]:
 @contextlib.contextmanager
 def _replacing(path: Path, mode: int) -> Iterator[int]:
     """Do what `new_file` does, but leave it to the caller to sync the directory."""
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = new_name(path)
     descriptor = syscalls.create(temporary, mode)
     try:
         try:
@@ -190,7 +196,7 @@ def _enable_verity(descriptor: int, path: Path) -> None:
 
 def switch(path: Path, target: str) -> None:
     """Point the symbolic link `path` at `target`, atomically."""
-    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    temporary = new_name(path)
     syscalls.symlink(target, temporary)
     try:
         syscalls.rename(temporary, path)
@@ -234,7 +240,7 @@ def exchange(aside: Path, place: Path) -> None:
         except OSError as error:
             if error.errno not in _UNABLE:
                 raise
-            syscalls.rename(place, place.with_name(f"{TEMPORARY}{secrets.token_hex(8)}"))
+            syscalls.rename(place, new_name(place))
             syscalls.rename(aside, place)
     else:
         syscalls.rename(aside, place)
@@ -246,7 +252,8 @@ def remove(*paths: Path) -> None:
     """Remove files of any kind, symbolic links and whole trees, those of them that are there.
 
     A tree goes in one step, so that nobody ever takes a half of it for the whole. A power cut may
-    bring parts of it back, under a temporary name: `sweep` is for them.
+    bring parts of it back, under a temporary name: `sweep` is for them. So is a tree of which the
+    disk has lost a folder: what is in that cannot be removed, and must not hold up anything else.
     """
     there = [path for path in paths if os.path.lexists(path)]
     trees = []
@@ -258,7 +265,11 @@ def remove(*paths: Path) -> None:
     for directory in dict.fromkeys(path.parent for path in there):
         sync_directory(directory)
     for tree in trees:
-        _remove_tree(tree)
+        try:
+            _remove_tree(tree)
+        except OSError as error:
+            if error.errno not in LOST or not tree.name.startswith(TEMPORARY):
+                raise
 
 
 def _set_aside(path: Path) -> Path:
@@ -269,7 +280,7 @@ def _set_aside(path: Path) -> Path:
     """
     if path.name.startswith(TEMPORARY):
         return path
-    aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    aside = new_name(path)
     try:
         syscalls.rename(path, aside)
     except OSError as error:
@@ -350,19 +361,30 @@ def _unlink(path: Path, folder: int | None = None) -> None:
         syscalls.unlink(path, folder)
 
 
+def lost(directory: Path) -> OSError | None:
+    """Return how the disk says that it has lost a folder; None if it has not."""
+    try:
+        list(directory.iterdir())
+    except OSError as error:
+        return error if error.errno in LOST else None
+    return None
+
+
 def sweep(directory: Path, age: float = 0.0) -> None:
-    """Remove what interrupted writes left behind in a directory.
+    """Remove what interrupted writes left behind in a directory; nothing if the disk has lost it.
 
     Args:
         directory: Where.
         age: Seconds for which it must have lain there, if others write there at any time.
     """
-    remove(*(path for path in directory.glob(f"{TEMPORARY}*") if not age or _age(path) > age))
+    if not lost(directory):
+        found = directory.glob(f"{TEMPORARY}*")
+        remove(*(path for path in found if not age or _age(path) > age))
 
 
 def _age(path: Path) -> float:
-    """Return for how many seconds nobody has written to a file; 0 if it is gone."""
-    with contextlib.suppress(FileNotFoundError):
+    """Return for how many seconds nobody has written to a file; 0 if that cannot be told."""
+    with contextlib.suppress(OSError):
         return time.time() - path.lstat().st_mtime
     return 0.0
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from modelward.errors import FormatError, Gate, Unavailable
+from modelward.install.fsops import LOST
 from modelward.install.opened import read_file
 from modelward.install.owner import is_owner, owner_of
 
@@ -61,7 +62,7 @@ def read_copies(
 ) -> Mapping[str, bytes]:
     """Return what is in copies of one file, intact or not, by name: of those that are there.
 
-    A copy that the disk has lost (EIO) counts as damaged where another one is intact.
+    A copy that the disk has lost (EIO, say) counts as damaged where another one is intact.
 
     Args:
         directory: Where they are.
@@ -78,7 +79,7 @@ def read_copies(
         try:
             data = read(directory / name, gate)
         except Unreadable as error:
-            if error.number != errno.EIO:
+            if error.number not in LOST:
                 raise
             lost = error
         else:
@@ -103,7 +104,7 @@ def _advice(path: Path, error: OSError) -> str:
             if is_owner(path.parent):
                 return f"somebody else wrote it: give it back by chown -R {owner} {path.parent}"
             return f"only {owner}, who owns the state directory, may read it: run it as {owner}"
-    if error.errno == errno.EIO:
+    if error.errno in LOST:
         return (
             "try again; if it stays so, the disk is failing: docs/device.md says what is safe then"
         )

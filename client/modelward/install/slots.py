@@ -196,8 +196,9 @@ class Slots:
         """Make a slot anew, and let it take the place of the damaged one in one step."""
         slot = Slot(release.version, release.counter, hashlib.sha256(document).hexdigest())
         place = self.directory(release.model, slot)
-        if place.parent.is_symlink() or not place.parent.is_dir():
-            fsops.remove(place.parent)  # not a folder: none of its slots can be opened as they are
+        folder = place.parent
+        if folder.is_symlink() or fsops.lost(folder) or not folder.is_dir():
+            fsops.remove(folder)  # no folder, or a lost one: none of its slots can be opened
         fsops.exchange(self._aside(place, release, document, evidence), place)
 
     def _aside(
@@ -205,8 +206,7 @@ class Slots:
     ) -> Path:
         """Make a slot beside its place, whole and durable."""
         fsops.make_directory(place.parent)
-        aside = place.with_name(f".tmp-{place.name}")
-        fsops.remove(aside)
+        aside = fsops.new_name(place)
         below = [Path("files", file.path) for file in release.files]
         inner = {aside / folder for path in below for folder in path.parents}
         folders = sorted({aside, aside / "files", *inner})
@@ -299,8 +299,7 @@ class Slots:
         """Make a generation anew, and let it take the place of the damaged one in one step."""
         place = self._place(installed)
         fsops.make_directory(place.parent)
-        aside = place.with_name(f"{fsops.TEMPORARY}{place.name}")
-        fsops.remove(aside)
+        aside = fsops.new_name(place)
         self._make(aside, installed)
         fsops.exchange(aside, place)
 
@@ -332,8 +331,7 @@ class Slots:
         if not number:
             fsops.remove(current)
         elif current.is_dir() and not current.is_symlink():  # which no rename can replace
-            aside = current.with_name(f"{fsops.TEMPORARY}current")
-            fsops.remove(aside)
+            aside = fsops.new_name(current)
             fsops.symlink(aside, _target(number))
             fsops.exchange(aside, current)
         else:
@@ -365,13 +363,21 @@ class Slots:
             # Which blobs a damaged slot needs is not known: keep them all. Its damage must not
             # make an update fail that has already switched.
             return []
-        whole = [(digest, self._store.path(digest)) for digest in self._store.digests()]
-        found = [*self._store.partials(), *whole]
+        try:
+            whole = [(digest, self._store.path(digest)) for digest in self._store.digests()]
+            found = [*self._store.partials(), *whole]
+        except OSError as error:
+            if error.errno not in fsops.LOST:
+                raise
+            return []  # the store's disk is gone: nothing there keeps anybody from going back
         return [(digest, path) for digest, path in found if digest not in needed]
 
     def _slots_but(self, kept: Iterable[Installed]) -> list[Path]:
         names = {f"{model}/{slot.name}" for installed in kept for model, slot in installed.slots()}
-        found = sorted((self._root / "slots").glob("*/*"))
+        models = (self._root / "slots").glob("*")
+        found = sorted(
+            path for model in models if not fsops.lost(model) for path in model.glob("*")
+        )
         return [path for path in found if f"{path.parent.name}/{path.name}" not in names]
 
     def _generations_but(self, kept: Iterable[Installed]) -> list[Path]:
