@@ -47,6 +47,15 @@ def test_it_is_there_when_the_hour_comes(daemon: Daemon) -> None:
     assert pauses(daemon, NotNow("", "", Gate.FETCH, 90), 1) == [90 + 60]
 
 
+def test_a_trial_that_cannot_be_confirmed_does_not_make_it_spin(daemon: Daemon) -> None:
+    """It is over, but damaged beyond mending: each check would be a full one, hashing all of it."""
+    until = {"over": "2020-01-01T00:00:00Z", "later": "2999-01-01T00:00:00Z", "no": None}
+    found = ["over", "over", "over", "later", "over", "over", "no", "over"]
+    ends = [{"outcome": "unchanged", "exit_code": 0, "trial_until": until[each]} for each in found]
+    once = loop.TICK  # to confirm it, which is all that most of them need
+    assert [daemon._pause_after(end) for end in ends] == [once, 660, 660, 660, once, 660, 660, once]
+
+
 def test_neighbours_are_served_once_a_process_can_be_had(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

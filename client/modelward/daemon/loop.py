@@ -69,6 +69,7 @@ class Daemon:
     _schedule: Schedule = field(init=False)
     _stopping: bool = False
     _due: float = 0.0  # when the next check is, in seconds since boot
+    _over: bool = False  # the last check went well and left a trial whose time is over
     _wanted: bool = False  # somebody asked for a check now
     _running: bool = False  # as the one daemon of this device
     _serving: Serving | None = None
@@ -223,8 +224,11 @@ class Daemon:
             wait = min(wait, later + self._schedule.settings.jitter * self.chance())
         until = result.get("trial_until")
         left = (datetime.fromisoformat(until) - self.now()).total_seconds() if until else 0.0
-        if until and (left > 0 or done):  # then what is on trial can be confirmed
+        over = until is not None and left <= 0 and done
+        # The check after its time is over confirms it. If that one did not, it waits to be mended.
+        if left > 0 or (over and not self._over):
             wait = min(wait, max(left, 0.0) + TICK)
+        self._over = over
         return wait
 
     def _attend(self, worker: Worker, *, yields: bool) -> bool:
