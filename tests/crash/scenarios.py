@@ -13,11 +13,12 @@ from pathlib import Path
 from modelward.formats.installed import Slot
 from modelward.formats.release import Release
 from tests.crash import sticks
-from tests.install.site import MODEL, Site, chain
+from tests.install.site import MODEL, Site, chain, documents
 
 OTHER = "other"
 ONE, TWO, THREE, FOUR, FIVE = (chain(f"{number}.0.0", number) for number in range(1, 6))
 ELSE, ELSE_TWO = (chain(f"{number}.0.0", number, model=OTHER) for number in (7, 8))
+TODAY = {name: data + b"\n" for name, data in documents(TWO).items()}
 HOUR = timedelta(hours=1)
 
 
@@ -68,6 +69,31 @@ def fail(site: Site) -> None:
     staged = {MODEL: site.stage(THREE)}
     site.trials.begin(staged)
     site.trials.fail(staged, "it is no good", site.now)
+
+
+def went_back(site: Site) -> None:
+    """Let the device run 1.0.0 by the operator's word, and keep 2.0.0."""
+    two(site)
+    site.trials.go_back(site.slots.installed().previous, "by hand")
+
+
+def come_back(site: Site) -> None:
+    """Install 2.0.0 again, whose policy and layout have changed since."""
+    site.bring(TWO)
+    site.commit({MODEL: site.slots.stage(TWO.release, TWO.release.to_bytes(), TODAY)})
+
+
+def documents_agree(site: Site, *, ended: bool) -> None:
+    """Require that what is kept of 2.0.0 is of one day: a policy proves nothing by another layout.
+
+    Once it runs, it is of today.
+    """
+    installed = site.slots.installed()
+    (slot,) = {slot for _, slot in installed.slots() if slot.version == TWO.version}
+    folder = site.slots.directory(MODEL, slot)
+    found = {name: (folder / name).read_bytes() for name in TODAY}
+    runs = slot == installed.active[MODEL]
+    assert found in ([TODAY] if ended or runs else [TODAY, documents(TWO)])
 
 
 def pin(site: Site) -> None:
@@ -152,6 +178,7 @@ SCENARIOS = {
         "2.0.0",
         "1.0.0",
     ),
+    "come back": Scenario(went_back, come_back, "1.0.0", "2.0.0", then=documents_agree),
     "pin": Scenario(two, pin, "2.0.0", "2.0.0"),
     "another goes back during a trial": Scenario(
         two_models, back, "3.0.0", "3.0.0", then=the_trial_fails

@@ -152,6 +152,26 @@ def test_link_to_nothing(tmp_path):
         fsops.link(tmp_path / "a", tmp_path / "b")
 
 
+def test_what_keeps_its_name_gives_way(tmp_path, monkeypatch):
+    """A directory of a lower layer of overlayfs can neither be exchanged nor renamed."""
+    place, aside = tmp_path / "place", tmp_path / ".tmp-aside"
+    for folder in (place, aside):
+        (folder / "inner").mkdir(parents=True)
+        (folder / "inner/file").write_text(folder.name)
+    rename = syscalls.rename
+
+    def move(source, *others):
+        if source == place:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(source, *others)
+
+    monkeypatch.setattr(syscalls, "exchange", lambda _aside, place: move(place))
+    monkeypatch.setattr(syscalls, "rename", move)
+    fsops.exchange(aside, place)
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (place / "inner/file").read_text() == ".tmp-aside"
+
+
 def test_remove_takes_anything(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from modelward import intact
 from modelward.errors import Gate, Refused
+from modelward.formats.policy import HealthGate
 from modelward.install import syscalls
 from modelward.install.opened import Folder, open_file
 from modelward.install.slots import Installed, Slot
-from tests.install.site import MODEL, Site, chain
+from tests.install.site import MODEL, Site, chain, documents
 from tests.watching import open_files
 
 ONE, TWO, THREE, FOUR = (chain(f"{number}.0.0", number) for number in (1, 2, 3, 4))
@@ -78,6 +80,49 @@ def test_a_blob_that_releases_share_is_stored_once(installed):
     shared = [slot / "files" / "shared.json" for slot in installed.state.glob(f"slots/{MODEL}/*")]
     assert len({path.stat().st_ino for path in shared}) == 1
     assert len(shared) == 2
+
+
+@pytest.fixture
+def back(installed) -> Site:
+    """A device that went back to 1.0.0, and keeps 2.0.0."""
+    installed.install(TWO)
+    installed.trials.go_back(installed.slots.installed().previous, "by hand")
+    return installed
+
+
+def cannot_exchange(number: int):
+    def exchange(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return exchange
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [syscalls.exchange, cannot_exchange(errno.EINVAL), cannot_exchange(errno.EXDEV)],
+    ids=["exchanged", "no exchange", "in a lower layer"],
+)
+def test_a_release_that_comes_back_takes_the_documents_of_today(back, monkeypatch, exchange):
+    """Or gate 12 would go by the policy that was in force when it came first."""
+    monkeypatch.setattr(syscalls, "exchange", exchange)
+    strict = replace(TWO.policy, health=HealthGate(required=True, latency_ms=1.0))
+    newer = {"policy.json": strict.to_bytes(), "layout.json": TWO.layout.to_bytes() + b"\n"}
+    (slot,) = back.slots.installed().previous.values()
+    staged = back.slots.stage(TWO.release, TWO.release.to_bytes(), documents(TWO) | newer)
+    assert staged == slot
+    assert intact.policy_of(back.device, MODEL, slot).health == strict.health
+    folder = back.slots.directory(MODEL, slot)
+    expected = {"release.json": TWO.release.to_bytes()} | documents(TWO) | newer
+    assert {name: (folder / name).read_bytes() for name in expected} == expected
+    assert back.problems() == back.leftovers() == []
+    assert back.versions() == ("1.0.0", "2.0.0")
+
+
+def test_a_slot_whose_documents_are_those_of_today_stays_as_it_is(back):
+    before = back.tree()
+    back.stage(TWO)
+    back.stage(ONE)  # which runs
+    assert back.tree() == before
 
 
 def test_sweep_removes_generations_that_never_became_current(installed):

@@ -238,9 +238,10 @@ def exchange(aside: Path, place: Path) -> None:
         try:
             syscalls.exchange(aside, place)
         except OSError as error:
-            if error.errno not in _UNABLE:
+            if error.errno not in (*_UNABLE, errno.EXDEV):
                 raise
-            syscalls.rename(place, new_name(place))
+            if _set_aside(place) == place:  # of a lower layer of overlayfs
+                _remove_tree(place)
             syscalls.rename(aside, place)
     else:
         syscalls.rename(aside, place)
