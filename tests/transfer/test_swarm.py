@@ -418,6 +418,25 @@ def test_whoever_stops_it_is_heard(tmp_path):
         device.gather(stop)
 
 
+def test_where_no_thread_can_be_had_none_is_left(tmp_path, monkeypatch):
+    """As where a service may have only so many tasks."""
+    start, started = threading.Thread.start, []
+
+    def scarce(thread: threading.Thread) -> None:
+        if thread.name == "modelward-swarm":
+            if started:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    with scene(tmp_path, Host(says())) as device:
+        with pytest.raises(RuntimeError, match="can't start"):
+            device.gather()
+        started[0].join(1)  # it waits for neighbours first, for longer
+        assert not started[0].is_alive()
+
+
 def test_whoever_stops_it_waits_for_nobody(tmp_path):
     """Who is in the middle of an answer is hung up on: no time-out has to pass, nobody failed."""
     stopped = threading.Event()

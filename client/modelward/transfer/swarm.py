@@ -183,16 +183,17 @@ class _Swarm:
             for each in (self._ask_origin, *work)
         ]
         self._unheard = {each.source.name for each in standings}
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             while not self._is_over(len(standings)):
                 self._tell()
                 go_on()
         finally:
             self._end()
             for thread in threads:
-                thread.join(PARTING)  # who is not answered yet ends later, and writes nothing
+                if thread.is_alive():
+                    thread.join(PARTING)  # who is not answered yet ends later, and writes nothing
             self._tell()
         if self._error is not None:
             raise self._error
