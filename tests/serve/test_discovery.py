@@ -97,10 +97,11 @@ def find(told: Told, say: socket.socket, name: str, address: str) -> tuple[str, 
     """
     for _ in range(PATIENCE):
         say.send(announcement(f"{SOME}-{name}", address))
-        with suppress(Empty):
-            while f"http://{address}:8648" not in (there := told.get(timeout=1)):
-                pass
-            return there
+        again = time.monotonic() + 1
+        while time.monotonic() < again:  # it is told all the while, with or without news
+            with suppress(Empty):
+                if f"http://{address}:8648" in (there := told.get(timeout=1)):
+                    return there
     pytest.fail(f"{name} was not found")
 
 
