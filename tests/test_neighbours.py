@@ -313,15 +313,50 @@ def test_an_announcement_points_nowhere_but_to_somebody_near(address):
 
 
 def test_networks_are_looked_for_until_there_is_one(monkeypatch):
+    looks = 0
+
+    def none() -> tuple[IPv4Interface, ...]:
+        nonlocal looks
+        looks += 1
+        return ()
+
     monkeypatch.setattr(discovery, "LOOK", 0.01)
-    monkeypatch.setattr(discovery, "_networks", tuple)
+    monkeypatch.setattr(discovery, "_networks", none)
     warned: list[str] = []
     told: list[tuple[str, ...]] = []
     with discovery.announced("this", 8648, told.append, warned.append):
-        while len(told) < 5:  # pytest's own time-out ends this
-            pass
+        while looks < 5:  # pytest's own time-out ends this
+            time.sleep(0.01)
     assert warned == ["this machine has no network"]
-    assert set(told) == {()}
+    assert told == [()]
+
+
+def test_whoever_was_heard_is_not_forgotten_when_listening_begins_anew(monkeypatch):
+    """Only on other networks there are others."""
+    begun = 0
+
+    @contextmanager
+    def announced_on(*arguments: object) -> Iterator[discovery.Ask]:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            next(each for each in arguments if isinstance(each, Heard)).note(HONEST, PORT)
+        if begun % 2:
+            raise OSError("no buffer space available")
+        yield time.monotonic
+
+    here = HERE
+    monkeypatch.setattr(discovery, "LOOK", 0.01)
+    monkeypatch.setattr(discovery, "_networks", lambda: here)
+    monkeypatch.setattr(discovery, "_announced_on", announced_on)
+    told: list[tuple[str, ...]] = []
+    with discovery.announced("this", 8648, told.append, lambda _: None):
+        while len(told) < 3:  # pytest's own time-out ends this
+            time.sleep(0.01)
+        assert set(told[1:]) == {("http://10.0.0.5:8648",)}
+        here = (IPv4Interface("10.0.0.1/24"),)
+        while told[-1]:
+            time.sleep(0.01)
 
 
 def test_no_thread_outlives_the_networks_that_it_was_for(monkeypatch):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface
 from queue import Empty, SimpleQueue
+from threading import Event, Thread
 
 import pytest
 
@@ -155,6 +156,39 @@ def test_names_that_nobody_answers_for_hold_up_nobody(say, told):
         if start % 1000 == 0:
             find(told, say, f"while-{start}", f"{NET}.{100 + start // 1000}")
     find(told, say, "after", f"{NET}.6")
+
+
+@pytest.fixture
+def contest(say: socket.socket) -> Iterator[None]:
+    """Say of each name that is probed for that it is taken (RFC 6762, 8.1)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            ear.setsockopt(socket.SOL_SOCKET, option, 1)
+        ear.bind(GROUP)
+        joined = socket.inet_aton(GROUP[0]) + socket.inet_aton(LOOP)
+        ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
+        ear.settimeout(0.1)
+        over = Event()
+
+        def answer() -> None:
+            while not over.is_set():
+                with suppress(TimeoutError):
+                    heard = zeroconf.DNSIncoming(ear.recv(9000))
+                    for each in heard.answers() if heard.is_query() else ():
+                        if isinstance(each, zeroconf.DNSPointer) and SOME in each.alias:
+                            say.send(packet(pointer(each.alias)))
+
+        thread = Thread(target=answer)
+        thread.start()
+        yield
+        over.set()
+        thread.join()
+
+
+def test_nobody_keeps_a_device_from_finding_others_by_saying_that_its_name_is_taken(
+    say, contest, told
+):
+    find(told, say, "honest", f"{NET}.9")
 
 
 def test_a_device_whose_port_changes_all_the_time_is_told_of_now_and_then(say, told):

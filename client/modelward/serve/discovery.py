@@ -29,7 +29,8 @@ def announced(name: str, port: int, tell: Tell, warn: Warn) -> Iterator[None]:
     A network may come, go or change at any time: all begins anew on what is there then.
 
     Args:
-        name: What tells this device from others; no secret, and no id that is used elsewhere.
+        name: What tells this device from others, random and unique: nobody is asked whether it is
+            free. No secret, and no id that is used elsewhere.
         port: The port it serves at.
         tell: Told the URLs of all others, whether or not that is new, from another thread.
         warn: Told why nobody can be found for now; once, until somebody can.
@@ -60,11 +61,15 @@ def _announce(name: str, port: int, tell: Tell, warn: Warn, over: Event) -> None
     from zeroconf import Error  # noqa: PLC0415 - an extra
 
     is_said = False
+    networks: Networks | None = None
+    heard = Heard((), port)
     while not over.is_set():
         try:
-            tell(())  # whoever was there before may be gone
-            networks = _networks()
-            with _announced_on(networks, name, port) as (heard, ask):
+            found = _networks()
+            if found != networks:  # else whoever was heard before is there still
+                networks, heard = found, Heard(found, port)
+                tell(())
+            with _announced_on(networks, name, port, heard) as ask:
                 is_said = False
                 _listen(networks, heard, ask, tell, over)
         except (OSError, RuntimeError, Error) as error:
@@ -87,8 +92,8 @@ def _listen(networks: Networks, heard: Heard, ask: Ask, tell: Tell, over: Event)
 
 
 @contextmanager
-def _announced_on(networks: Networks, name: str, port: int) -> Iterator[tuple[Heard, Ask]]:
-    """Announce this device on networks; yield who is heard there, and what asks them all."""
+def _announced_on(networks: Networks, name: str, port: int, heard: Heard) -> Iterator[Ask]:
+    """Announce this device on networks, and note who is heard there; yield what asks them all."""
     from zeroconf import ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
 
     from modelward.serve.announcements import SERVICE, Listener, question  # noqa: PLC0415 - an extra
@@ -104,11 +109,12 @@ def _announced_on(networks: Networks, name: str, port: int) -> Iterator[tuple[He
         parsed_addresses=addresses,
         server=f"{name}.local.",
     )
-    heard = Heard(networks, port)
     try:
         zeroconf.add_listener(Listener(heard), None)
-        zeroconf.register_service(info, allow_name_change=True)
-        yield heard, lambda: zeroconf.send(question())
+        # Without asking first whether the name is another's (RFC 6762, 8.1): it is random, and
+        # whoever near says yes each time would keep this device from ever being announced.
+        zeroconf.register_service(info, cooperating_responders=True)
+        yield lambda: zeroconf.send(question())
     finally:
         zeroconf.close()
 
