@@ -2,23 +2,33 @@
 
 import os
 import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Interface
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 import pytest
 
 from modelward.serve import discovery
+from tests.serve.mdns import (
+    PTR,
+    SERVICE,
+    announcement,
+    known,
+    labels,
+    names,
+    packet,
+    pointer,
+    record,
+    types,
+)
 
 zeroconf = pytest.importorskip("zeroconf")
 GROUP = ("224.0.0.251", 5353)
 LOOP = "127.0.0.1"
-A, PTR, TXT, AAAA, SRV = 1, 12, 16, 28, 33
-SERVICE = "_modelward._tcp.local."
 PATIENCE = 10  # seconds
 # Others may run the same tests at the same time.
 SOME = f"test-{os.getpid()}"
@@ -27,46 +37,26 @@ NET = f"10.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
 Told = SimpleQueue[tuple[str, ...]]
 
 
-def packet(*records: bytes) -> bytes:
-    """Return an answer that nobody asked for, as all announcements are."""
-    return struct.pack("!6H", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records)
-
-
-def record(name: str, kind: int, data: bytes, ttl: int = 120) -> bytes:
-    return labels(name) + struct.pack("!HHIH", kind, 1, ttl, len(data)) + data
-
-
-def labels(name: str) -> bytes:
-    parts = [part.encode() for part in name.split(".") if part]
-    return b"".join(bytes([len(part)]) + part for part in parts) + b"\0"
-
-
-def pointer(target: str) -> bytes:
-    """Return what says that there is such a service."""
-    return record(SERVICE, PTR, labels(target))
-
-
-def announcement(name: str, address: str, port: int = 8648) -> bytes:
-    """Return what an honest device says."""
-    service, host = f"{name}.{SERVICE}", f"{name}.local."
-    family, kind = (socket.AF_INET6, AAAA) if ":" in address else (socket.AF_INET, A)
-    return packet(
-        pointer(service),
-        record(service, SRV, struct.pack("!3H", 0, 0, port) + labels(host)),
-        record(service, TXT, b"\0"),
-        record(host, kind, socket.inet_pton(family, address)),
-    )
+def share(port: socket.socket) -> None:
+    """Let others have the same port, as all who speak multicast DNS do."""
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        port.setsockopt(socket.SOL_SOCKET, option, 1)
 
 
 @pytest.fixture
 def say() -> Iterator[socket.socket]:
-    """Return what reaches all who listen on the loop, where there is such a thing."""
+    """Return what reaches all who listen on the loop, where there is such a thing.
+
+    From the port that all answers come from (RFC 6762, 6).
+    """
     try:
         with (
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth,
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear,
         ):
             mouth.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOP))
+            share(mouth)
+            mouth.bind((LOOP, GROUP[1]))
             joined = socket.inet_aton(GROUP[0]) + socket.inet_aton(LOOP)
             ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
             ear.bind(("", 0))
@@ -162,8 +152,7 @@ def test_names_that_nobody_answers_for_hold_up_nobody(say, told):
 def contest(say: socket.socket) -> Iterator[None]:
     """Say of each name that is probed for that it is taken (RFC 6762, 8.1)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
-        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
-            ear.setsockopt(socket.SOL_SOCKET, option, 1)
+        share(ear)
         ear.bind(GROUP)
         joined = socket.inet_aton(GROUP[0]) + socket.inet_aton(LOOP)
         ear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, joined)
@@ -189,6 +178,23 @@ def test_nobody_keeps_a_device_from_finding_others_by_saying_that_its_name_is_ta
     say, contest, told
 ):
     find(told, say, "honest", f"{NET}.9")
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process takes."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(("said", "times"), [(types, 60), (known, 60), (names, 300)])
+def test_nobody_takes_memory_by_what_they_say(say, told, said, times):
+    find(told, say, "before", f"{NET}.5")
+    before = resident()
+    for number in range(times):
+        say.send(said(number))
+        time.sleep(0.01)
+    find(told, say, "after", f"{NET}.6")
+    assert resident() - before < 16 << 20
 
 
 def test_a_device_whose_port_changes_all_the_time_is_told_of_now_and_then(say, told):

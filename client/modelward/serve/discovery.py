@@ -96,6 +96,7 @@ def _announced_on(networks: Networks, name: str, port: int, heard: Heard) -> Ite
     """Announce this device on networks, and note who is heard there; yield what asks them all."""
     from zeroconf import ServiceInfo, Zeroconf  # noqa: PLC0415 - an extra
 
+    from modelward.serve import sieve  # noqa: PLC0415 - an extra
     from modelward.serve.announcements import SERVICE, Listener, question  # noqa: PLC0415 - an extra
 
     if not networks:
@@ -110,6 +111,7 @@ def _announced_on(networks: Networks, name: str, port: int, heard: Heard) -> Ite
         server=f"{name}.local.",
     )
     try:
+        sieve.put_before(zeroconf, networks)
         zeroconf.add_listener(Listener(heard), None)
         # Without asking first whether the name is another's (RFC 6762, 8.1): it is random, and
         # whoever near says yes each time would keep this device from ever being announced.
