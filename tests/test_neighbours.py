@@ -4,6 +4,8 @@ Two real devices; one serves, the other updates. What a swarm of them does is in
 """
 
 import contextlib
+import hashlib
+import os
 import socket
 import threading
 import time
@@ -14,12 +16,14 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from werkzeug.wrappers import Response
 
 from modelward import neighbours
 from modelward.config import from_settings, load
 from modelward.config.neighbours import MAX_URLS, PORT, NeighbourSettings
 from modelward.device import Device
 from modelward.errors import ExitCode, UsageError
+from modelward.formats.release import Release
 from modelward.install import neighbours as found
 from modelward.serve import discovery, run
 from modelward.serve.heard import STALE, Heard
@@ -28,8 +32,9 @@ from modelward.transfer.neighbour import PATIENCE, Neighbour
 from modelward.transfer.sources import HttpSource, Sources
 from tests.simulator.ledger import LoggedWorld, LogThief
 from tests.simulator.log import Log, leaf
+from tests.simulator.model_files import onnx_file
 from tests.simulator.server import Server, instead
-from tests.simulator.world import MODEL, World
+from tests.simulator.world import MODEL, World, bundle_of
 from tests.transfer.serving import BlobServer, blob_of, index_of
 
 NOWHERE = "http://127.0.0.1:9"  # refused at once
@@ -231,6 +236,57 @@ def test_everything_comes_from_a_neighbour_where_the_repository_is_not_to_be_had
         done = world.client_here("update", None, "--repository", NOWHERE)
     assert (done.code, done.json["running"]) == (ExitCode.DONE, {MODEL: "1.1.0"}), done
     assert world.read_model() == ("1.1.0", world.offered)
+
+
+def big_release(world: World, twin: World, server: Server) -> Path:
+    """Publish a release and install it on both devices; return its largest file, damaged."""
+    weights = onnx_file(os.urandom(3 << 20))
+    world.publish("1.1.0", bundle=bundle_of("1.1.0") | {"model.onnx": weights}, cheaply=True)
+    know(twin, NOWHERE)  # with one source only, it would not have fetched the chunk index
+    for each in (twin, world):
+        assert each.client_here("update", server).code == ExitCode.DONE
+    path = world.device / "store" / hashlib.sha256(weights).hexdigest()
+    path.chmod(0o600)
+    path.write_bytes(bytes(len(weights)))
+    server.requests.clear()
+    return path
+
+
+def test_a_large_file_is_mended_from_a_neighbour(world, twin, server):
+    """Not over the uplink, nor not at all where the repository is away."""
+    path = big_release(world, twin, server)
+    repository(world, NOWHERE)
+    with near(world, twin):
+        done = world.client_here("verify", None, "--repair")
+    assert (done.code, done.json["outcome"]) == (ExitCode.DONE, "repaired"), done
+    assert path.stat().st_size < done.json["fetched"] < path.stat().st_size * 33 // 32  # the index
+    assert not server.asked("/blobs/")
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_file_is_mended_from_who_has_no_good_chunk_index_of_it(world, twin, server, status):
+    path = big_release(world, twin, server)
+    release = Release.parse((slot(world) / "release.json").read_bytes())
+    (chunks,) = (file.chunks for file in release.files if file.blob.sha256 == path.name)
+    assert chunks is not None
+    for each in (twin, world):
+        (each.device / "store" / chunks.sha256).unlink(missing_ok=True)
+    server.lie(".*" + chunks.sha256, lambda _: Response(b"no index", status))
+    repository(world, server.url)
+    with near(world, twin):
+        done = world.client_here("verify", None, "--repair")
+    assert (done.code, done.json["outcome"]) == (ExitCode.DONE, "repaired"), done
+    assert server.asked(".*" + chunks.sha256)
+    assert world.read_model() == ("1.1.0", world.offered)
+
+
+def repository(world: World, url: str) -> None:
+    (world.device / "modelward.toml").write_text(f'repository = "{url}"\ndevice_id = "test"\n')
+
+
+def slot(world: World) -> Path:
+    return (world.device / "current" / MODEL).resolve().parent
 
 
 # --- settings and what was found ------------------------------------------------------------------

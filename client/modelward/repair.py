@@ -13,18 +13,19 @@ from pathlib import Path
 from modelward import activate, alarm, fastpath, report, restore, scan, update
 from modelward.bring import Watch, in_time
 from modelward.device import Device
-from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused
+from modelward.errors import PUT_ROOT_BACK, Gate, ModelwardError, Refused, Unavailable
 from modelward.examine import examine, required
 from modelward.formats import dsse
 from modelward.formats import policy as policies
+from modelward.formats.chunks import MAX_CHUNK, ChunkIndex
 from modelward.formats.installed import Slot
 from modelward.formats.policy import FleetPolicy
-from modelward.formats.release import Blob, Release, ReleaseFile
+from modelward.formats.release import Release, ReleaseFile
 from modelward.install import fsops
 from modelward.install.hashing import Progress
 from modelward.install.opened import Folder
 from modelward.scan import Damage, Part, Scanned
-from modelward.transfer import fetch, sources
+from modelward.transfer import fetch, plan, sources
 from modelward.transfer.sources import Sources
 from modelward.trust import clock
 from modelward.trust.repository import Repository
@@ -100,6 +101,8 @@ class _Repair:
     def __init__(self, device: Device, used: Sources, watch: Watch, found: Scanned) -> None:
         self._device = device
         self._sources = used
+        # Asked for chunk indexes: who has none that is right may have the file.
+        self._aside = Sources(used.sources, used.patience, used.clock, used.sleep)
         self._watch = watch
         self._found = found
         self._whole = {digest for digest, path in found.intact.items() if _is_in(device, path)}
@@ -119,7 +122,7 @@ class _Repair:
         ):
             if part in parts:
                 self._attempt(part, mend)
-        needed = {file.blob.sha256: file.blob for file in self._files()}
+        needed = {file.blob.sha256: file for file in self._files()}
         for found in damage:
             if found.part is Part.BLOB:
                 digest = Path(found.path).name
@@ -181,15 +184,15 @@ class _Repair:
             with contextlib.suppress(Refused):
                 yield from self._device.slots.release(model, slot)[0].files
 
-    def _mend_blob(self, digest: str, blob: Blob | None) -> None:
-        if blob is None:  # nothing needs it
+    def _mend_blob(self, digest: str, file: ReleaseFile | None) -> None:
+        if file is None:  # nothing needs it
             self._device.store.remove(digest)
         else:
-            self._bring(blob)
+            self._bring(file)
 
-    def _bring(self, blob: Blob) -> None:
-        """Bring a blob into the store: from a slot that has it, or from wherever it can be had."""
-        store = self._device.store
+    def _bring(self, file: ReleaseFile) -> None:
+        """Bring a file into the store: from a slot that has it, or from wherever it can be had."""
+        store, blob = self._device.store, file.blob
         copy = self._found.intact.get(blob.sha256)
         if copy is not None and copy.exists():
             store.link(blob, copy)
@@ -197,9 +200,27 @@ class _Repair:
             if not store.path(blob.sha256).is_file():
                 store.remove(blob.sha256)  # whatever stands in the way
             self._go_on()  # once the time is up, nothing more is begun
+            index = self._index_of(file)
             self._wanted = self.fetched + blob.length
-            fetch.fetch_blob(self._sources, blob, store, progress=self._received, go_on=self._go_on)
+            fetch.fetch_blob(self._sources, blob, store, index, self._received, go_on=self._go_on)
         self._whole.add(blob.sha256)
+
+    def _index_of(self, file: ReleaseFile) -> ChunkIndex | None:
+        """Return what a large file consists of, if it can be had: else no neighbour is asked."""
+        blob, offer = file.blob, file.chunks
+        if blob.length <= MAX_CHUNK or len(self._sources.for_blobs()) == 1:
+            return None
+        if offer is None or offer.length > blob.length // plan.LOOK:
+            return None
+        try:
+            data = self._device.store.read(offer)
+            if data is None:
+                data = self._aside.fetch_blob(offer, self._go_on)
+                self.fetched += offer.length
+            return ChunkIndex.parse(data)
+        except (Refused, Unavailable):
+            self._go_on()  # the index is not to blame for that it is not to be gone on
+        return None
 
     def _received(self, count: int) -> None:
         self.fetched += count
@@ -214,7 +235,7 @@ class _Repair:
         release = Release.parse(document)
         for file in release.files:
             if file.blob.sha256 not in self._whole and not self._device.store.is_intact(file.blob):
-                self._bring(file.blob)
+                self._bring(file)
         self._device.slots.rebuild(release, document, evidence)
 
     def _of(self, model: str, slot: Slot) -> Iterable[Damage]:
