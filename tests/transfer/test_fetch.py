@@ -772,7 +772,8 @@ def test_what_is_left_unanswered_costs_no_memory_and_few_connections(store, monk
         return found
 
     monkeypatch.setattr(Partial, "buffers", noting)
-    with serving(silent, honest, patience=replace(faults.HASTY, connect=30.0)) as sources:
+    patient = replace(faults.HASTY, connect=600.0, first=600.0)  # none ends before the test does
+    with serving(silent, honest, patience=patient) as sources:
         for _ in range(MAX_CONNECTIONS + 4):
             fetch_blob(sources, blob_of(data), store)
             store.remove(blob_of(data).sha256)
