@@ -22,6 +22,7 @@ from modelward.install.owner import check_owner
 WRITE = 256 << 10  # bytes per write to the page cache
 TEMPORARY = ".tmp-"
 DAMAGED = ".damaged"  # what the name of anything ends with that was set aside
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk says
 LOST = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)  # what a disk says of what it cannot give back
 _DEEPEST = 32  # folders within each other that are held open; no release has so many
 _UNABLE = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)  # of a file system that cannot

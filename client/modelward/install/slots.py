@@ -13,7 +13,6 @@ current in one rename. Slots of the previous release of every model are kept.
 """
 
 import contextlib
-import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -342,7 +341,7 @@ class Slots:
                 fsops.switch(current, _target(number))
             except OSError as error:
                 spare = self._root / _target(number) / SPARE
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not spare.is_symlink():
+                if error.errno not in fsops.FULL or not spare.is_symlink():
                     raise
                 fsops.rename(spare, current)
 

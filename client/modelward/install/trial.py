@@ -14,6 +14,7 @@ from modelward.errors import Refused, Unavailable
 from modelward.formats.floors import Floors
 from modelward.formats.installed import Installed, Slot
 from modelward.formats.journal import Journal, Phase, Pin, Trial
+from modelward.install import fsops
 from modelward.install import revoked as revocation
 from modelward.install.floors import FloorStore
 from modelward.install.journal import JournalStore
@@ -532,9 +533,11 @@ class Trials:
 
         try:
             note()
-        except OSError:
-            # On a full disk, what nothing falls back to any more makes room. By the note of what
-            # ran before it is told what the floors are raised to: that stays.
+        except OSError as error:
+            if error.errno not in fsops.FULL:
+                raise
+            # What nothing falls back to any more makes room. By the note of what ran before it is
+            # told what the floors are raised to: that stays.
             noted = [Installed(journal.trial.good)] if journal.trial else []
             self._slots.retire([installed, *noted])
             note()
