@@ -48,6 +48,7 @@ def recover(device: Device, watch: Watch, *, judge: bool = True) -> dict[str, Sl
     Raises:
         RolledBack: What was on trial does not work here: the generation before it runs again.
         Refused: What is installed cannot be read, and not be told from what else is here.
+        Unavailable: The disk has lost what is needed for going on; see `restore.folders`.
     """
     for problem in restore.notes(device, restore.TO_GO_BACK).values():
         watch.passed(Gate.RECOVER, f"{problem}; mended")

@@ -379,9 +379,13 @@ def sweep(directory: Path, age: float = 0.0) -> None:
         directory: Where.
         age: Seconds for which it must have lain there, if others write there at any time.
     """
-    if not lost(directory):
-        found = directory.glob(f"{TEMPORARY}*")
-        remove(*(path for path in found if not age or _age(path) > age))
+    try:
+        found = list(directory.glob(f"{TEMPORARY}*"))
+    except OSError as error:
+        if error.errno not in LOST:
+            raise
+        return
+    remove(*(path for path in found if not age or _age(path) > age))
 
 
 def _age(path: Path) -> float:
