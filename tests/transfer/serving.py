@@ -212,6 +212,15 @@ def stall(part: float = 0.5) -> Fault:
     return fault
 
 
+def together(all_here: threading.Barrier) -> Fault:
+    """Wait until all others have been asked, too."""
+
+    def fault(_answer: Answer) -> None:
+        all_here.wait()
+
+    return fault
+
+
 def silent(answer: Answer) -> None:
     """Answer nothing."""
     answer.connection.recv(1)

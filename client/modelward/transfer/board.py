@@ -64,9 +64,13 @@ class Connection:
         """The number of its source."""
         return self.standing.order
 
+    def silence(self, now: float) -> float:
+        """Return for how many seconds nothing has come of it, as far as that is not our doing."""
+        return 0.0 if self.waiting and not self.resting else now - self.heard
+
     def rate_now(self, now: float) -> float:
         """Return its rate, less if nothing has come for a while."""
-        silent = 0.0 if self.waiting else now - self.heard
+        silent = self.silence(now)
         return self.rate if silent < STALL else min(self.rate, PIECE / silent)
 
 
@@ -154,15 +158,13 @@ class Board:
         with self._lock:
             me.waiting, me.resting = True, False
             while not self.is_over:
-                if self._sits_out(me):
-                    self._idle.wait(_POLL)
-                    continue
-                for look in (self._unowned, self._held_up):
+                sits_out = self._sits_out(me)
+                for look in (self._kept_for,) if sits_out else (self._unowned, self._held_up):
                     piece = look(me)
                     if piece is not None:
                         me.waiting, me.heard = False, self._clock()
                         return self._begin(me, piece)
-                self._fetchers.wait(_POLL)
+                (self._idle if sits_out else self._fetchers).wait(_POLL)
             return None
 
     def take(self, me: Connection, offset: int) -> tuple[Piece, Attempt] | None:
@@ -394,12 +396,33 @@ class Board:
         )
 
     def _is_kept_for_another(self, me: Connection, piece: Piece) -> bool:
-        """Tell whether only its giver may go on with a piece: two would undo each other's work."""
-        if not piece.alone or piece.data is None or piece.data.givers == {me.source}:
+        """Tell whether only its giver may go on with a piece: two would undo each other's work.
+
+        Unless nothing has come of that source for a while. That it failed says nothing: where all
+        break off again and again, each piece that arrives makes another source the worse one.
+        """
+        if not piece.alone or self._is_begun_by(me, piece):
             return False
+        now = self._clock()
         return any(
-            {other.source} == piece.data.givers and not self._sits_out(other)
+            self._is_begun_by(other, piece) and other.silence(now) < STALL
             for other in self._connections.values()
+        )
+
+    @staticmethod
+    def _is_begun_by(one: Connection, piece: Piece) -> bool:
+        """Tell whether a piece has to come from one source, and that has brought some of it."""
+        return piece.alone and piece.data is not None and piece.data.givers == {one.source}
+
+    def _kept_for(self, me: Connection) -> Piece | None:
+        """Return a piece that others leave to this connection, even if it sits out."""
+        return next(
+            (
+                piece
+                for piece in self._window
+                if piece.owner is None and not piece.arrived and self._is_begun_by(me, piece)
+            ),
+            None,
         )
 
     def _unowned(self, me: Connection) -> Piece | None:
@@ -418,8 +441,7 @@ class Board:
             owner = self._connections.get(-1 if piece.owner is None else piece.owner)
             if piece.arrived or owner is None or owner is me or piece.rival is not None:
                 continue
-            silent = 0.0 if owner.waiting else now - owner.heard
-            if not me.rate and silent < 5 * STALL:
+            if not me.rate and owner.silence(now) < 5 * STALL:
                 return None  # not even its own rate is known
             rate = owner.rate_now(now)
             if not rate:
@@ -430,7 +452,7 @@ class Board:
         return None
 
     def _begin(self, me: Connection, first: Piece) -> tuple[int, int]:
-        if first.owner is not None and first.begun:
+        if first.owner is not None and (first.begun or self._is_kept_for_another(me, first)):
             first.rival = me.number
             me.next = me.stop = first.extent.stop
             return first.extent.start, first.extent.stop
@@ -440,7 +462,8 @@ class Board:
             for piece in self._window:
                 if piece.owner == owner.number and not piece.begun and not piece.arrived:
                     piece.owner = None
-        most = len(self._window) if self._is_alone(me) else RUN if me.rate else 1
+        most = RUN if me.rate and not self._sits_out(me) else 1
+        most = len(self._window) if self._is_alone(me) else most
         stop = first.extent.start
         for piece in self._window:
             if piece.extent.start != stop:
