@@ -9,6 +9,7 @@ run, and writes its part of docs/benchmarks.md.
 """
 
 import importlib
+import signal
 import sys
 
 BENCHMARKS = (
@@ -41,4 +42,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidies up
     sys.exit(main(sys.argv[1:]))

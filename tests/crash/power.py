@@ -334,4 +334,5 @@ def _line(head: str, found: Sequence[Found]) -> str:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: tidies up
     sys.exit(main())

@@ -132,6 +132,12 @@ class Soak:
 
     def _cycle(self) -> None:
         daemon = _Daemon(self._arguments(), self._told)
+        try:
+            self._kill_some(daemon)
+        finally:
+            daemon.process.kill()  # where the soak itself was stopped; else it has ended
+
+    def _kill_some(self, daemon: "_Daemon") -> None:
         if self.result.cycles % EASY == 0:  # so that there is progress, on the slowest machine
             daemon.checked.wait(PATIENCE)
             self._span = LONGER * (time.monotonic() - daemon.since)
